@@ -1,0 +1,123 @@
+"""Every exception that pybeethoven raises on purpose.
+
+    BeethovenError
+    ├── ConfigError              a name, network, port or cookie that cannot be used (also ValueError)
+    ├── EncodeError              a Python value that has no external form (also TypeError)
+    ├── RemoteError              somebody else did what the protocol does not allow
+    │   ├── DecodeError          bytes that are not an external term, or exceed a limit
+    │   ├── ProtocolError        frames or control messages out of form
+    │   └── HandshakeError       a distribution handshake that was refused or went wrong
+    ├── EpmdError                EPMD answered with something unexpected
+    │   ├── EpmdUnreachable      no EPMD listens, and none could be started
+    │   └── NameTaken            a live node has registered this name already
+    ├── NoConnection             a node cannot be reached (Erlang's noconnection)
+    ├── ProcessExit              a process ended; `.reason` is its exit reason
+    │   └── NoProcess            there is no such process (Erlang's noproc)
+    ├── CallTimeout              no answer within the time given (also TimeoutError)
+    ├── RpcError                 a remote function raised; `.kind`, `.reason` tell what
+    ├── JoinError                a beacon was found, but it did not let us in
+    ├── MirrorError              no peer offers the table
+    └── UpdatesLost              node updates came faster than they were read
+
+`ConfigError` and `EncodeError` are the caller's doing; all others come from outside.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+
+class BeethovenError(Exception):
+    """Base of everything below."""
+
+
+class ConfigError(BeethovenError, ValueError):
+    """A setting that cannot be used; the message says what is wrong and shows a right one."""
+
+
+class EncodeError(BeethovenError, TypeError):
+    """A Python value that has no external form."""
+
+
+class RemoteError(BeethovenError):
+    """A peer sent what the protocol does not allow."""
+
+
+class DecodeError(RemoteError):
+    """Bytes that are not an external term, or one that exceeds a limit."""
+
+
+class ProtocolError(RemoteError):
+    """A frame or control message out of form; it closes that one connection."""
+
+
+class HandshakeError(RemoteError):
+    """A distribution handshake that was refused, went wrong or took too long."""
+
+
+class EpmdError(BeethovenError):
+    """EPMD answered with something unexpected."""
+
+
+class EpmdUnreachable(EpmdError):
+    """No EPMD listens at the address, and none could be started."""
+
+
+class NameTaken(EpmdError):
+    """A live node on this host has registered the name already."""
+
+
+class NoConnection(BeethovenError):
+    """A node cannot be reached: Erlang's `noconnection`."""
+
+
+class ProcessExit(BeethovenError):
+    """A process that was called, or linked to, ended. `reason` is its exit reason, a term."""
+
+    def __init__(self, reason: Any) -> None:
+        super().__init__(reason)
+        self.reason = reason
+
+    def __str__(self) -> str:
+        return f"the process exited with reason {self.reason!r}"
+
+
+class NoProcess(ProcessExit):
+    """There is no such process: Erlang's `noproc`."""
+
+
+class CallTimeout(BeethovenError, TimeoutError):
+    """No answer came within the time given; a late one is dropped."""
+
+
+class RpcError(BeethovenError):
+    """A function on another node did not return.
+
+    `kind` is `throw`, `exit`, `error` (what the function did) or `erpc` (it was not run at all);
+    `reason` is the term that came with it, `stack` the remote stack trace, or an empty list.
+    """
+
+    def __init__(self, kind: str, reason: Any, stack: Any = ()) -> None:
+        super().__init__(kind, reason)
+        self.kind = kind
+        self.reason = reason
+        self.stack = stack
+
+    def __str__(self) -> str:
+        return f"{self.kind}: {self.reason!r}"
+
+
+class JoinError(BeethovenError):
+    """A beacon was found, but it did not let this node in. `answer` is what it said."""
+
+    def __init__(self, message: str, answer: str) -> None:
+        super().__init__(message)
+        self.answer = answer
+
+
+class MirrorError(BeethovenError):
+    """No connected peer offers the table that is to be mirrored."""
+
+
+class UpdatesLost(BeethovenError):
+    """Node updates came faster than they were read; the queue was full."""
