@@ -1,0 +1,104 @@
+"""The Erlang types that Python lacks.
+
+Of the others, `int`, `float`, `tuple`, `list` and `bytes` (a binary) are themselves; `True`,
+`False` and `None` are the atoms `true`, `false` and `nil`; `str` is sent as a UTF-8 binary, as
+Elixir has it. A map is a `dict` wherever Python can hold it as one, else a `Map`.
+
+Source: https://www.erlang.org/doc/apps/erts/erl_ext_dist.html
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any, TypeAlias
+
+Term: TypeAlias = Any
+"""Any value that `encode` takes and `decode` gives."""
+
+MAX_ATOM_CHARACTERS = 255
+
+
+class Atom(str):
+    """An atom. It equals the `str` of the same text, so it can be compared and printed as one."""
+
+    __slots__ = ()
+
+    def __repr__(self) -> str:
+        return f"Atom({str(self)!r})"
+
+
+@dataclass(frozen=True, slots=True)
+class Pid:
+    """A process identifier (NEW_PID_EXT)."""
+
+    node: Atom
+    id: int
+    serial: int
+    creation: int
+
+
+@dataclass(frozen=True, slots=True)
+class Port:
+    """A port identifier (NEW_PORT_EXT, V4_PORT_EXT)."""
+
+    node: Atom
+    id: int
+    creation: int
+
+
+@dataclass(frozen=True, slots=True)
+class Reference:
+    """A reference (NEWER_REFERENCE_EXT); `ids` holds one to five 32-bit words, in wire order."""
+
+    node: Atom
+    creation: int
+    ids: tuple[int, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Export:
+    """An external fun, `fun module:function/arity` (EXPORT_EXT)."""
+
+    module: Atom
+    function: Atom
+    arity: int
+
+
+@dataclass(frozen=True, slots=True)
+class Fun:
+    """A fun of a BEAM (NEW_FUN_EXT), opaque: `data` is its external form, tag included."""
+
+    data: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class BitString:
+    """A bit string whose last byte holds only its `bits` highest bits, 1 to 7 (BIT_BINARY_EXT)."""
+
+    data: bytes
+    bits: int
+
+
+@dataclass(slots=True)
+class ImproperList:
+    """A list whose tail is not a list: `[1, 2 | tail]`. `elements` has at least one."""
+
+    elements: list[Term]
+    tail: Term
+
+
+@dataclass(slots=True)
+class Map:
+    """A map that no `dict` can hold: its keys are lists or maps, or equal in Python alone.
+
+    `pairs` keeps them in wire order. `1`, `1.0` and `True` are three keys in Erlang, one in Python.
+    """
+
+    pairs: list[tuple[Term, Term]]
+
+    def __iter__(self) -> Iterator[tuple[Term, Term]]:
+        return iter(self.pairs)
+
+    def __len__(self) -> int:
+        return len(self.pairs)
