@@ -1,0 +1,169 @@
+"""Frames: how control messages and their payloads travel once the handshake is done.
+
+    frame    length:32 content:length              length 0, without content, is a tick
+    content  112 131 control [131 payload]         pass-through
+           | 131 68 nrefs:8 control [payload]      with a distribution header
+           | 131 69 ...  |  131 70 ...             a fragment of the latter: see `fragments`
+
+The header forms are used, in both directions, once FRAGMENTS or DIST_HDR_ATOM_CACHE is negotiated;
+fragments need FRAGMENTS. `nrefs`, the number of references to an atom cache, is 0 here: this node
+never offers one.
+
+Sources: https://www.erlang.org/doc/apps/erts/erl_dist_protocol.html#protocol-between-connected-nodes
+https://www.erlang.org/doc/apps/erts/erl_ext_dist.html#distribution-header
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from struct import Struct
+from typing import Final
+
+from pybeethoven.dist.control import NOTHING, Control, Nothing, check_control, strip_token
+from pybeethoven.dist.flags import Flag
+from pybeethoven.dist.fragments import Reassembly
+from pybeethoven.errors import EncodeError, ProtocolError
+from pybeethoven.etf import Term, decode_term, encode_into
+
+__all__ = [
+    "MAX_MESSAGE_SIZE",
+    "MAX_UNFINISHED_SIZE",
+    "NOTHING",
+    "TICK",
+    "MessageReader",
+    "Nothing",
+    "encode_message",
+]
+
+TICK: Final = b"\0\0\0\0"
+"""The frame that only says that its sender lives."""
+MAX_MESSAGE_SIZE: Final = 256 * 1024 * 1024
+"""Bytes of the largest message that is accepted, fragmented or not, unless told otherwise."""
+MAX_UNFINISHED_SIZE: Final = 2 * MAX_MESSAGE_SIZE
+"""Bytes that all unfinished fragmented messages may hold, unless told otherwise."""
+
+_LENGTH: Final = Struct(">I")
+_HEADER_FLAGS: Final = int(Flag.FRAGMENTS | Flag.DIST_HDR_ATOM_CACHE)
+_VERSION: Final = b"\x83"
+_PASS_THROUGH: Final = b"\x70\x83"
+_HEADER: Final = b"\x83\x44\0"
+"""With no reference to an atom cache."""
+_FIRST_FRAGMENT: Final = b"\x83\x45"
+_FOLLOWING_FRAGMENT: Final = b"\x83\x46"
+
+
+class MessageReader:
+    """Turns the bytes of one connection, cut anyhow, into messages.
+
+    `flags`: what the handshake negotiated. `max_message_size`, `max_unfinished_size`: in bytes. The
+    cost is linear in the bytes received. After an error the reader is not to be used any more.
+    """
+
+    def __init__(
+        self,
+        flags: Flag,
+        *,
+        max_message_size: int = MAX_MESSAGE_SIZE,
+        max_unfinished_size: int = MAX_UNFINISHED_SIZE,
+    ) -> None:
+        self._has_header = bool(flags & _HEADER_FLAGS)
+        self._may_fragment = bool(flags & Flag.FRAGMENTS)
+        self._max_message_size = max_message_size
+        self._reassembly = Reassembly(max_message_size, max_unfinished_size)
+        self._buffer = bytearray()
+        self._offset = 0
+
+    def receive_data(self, data: bytes) -> Iterator[tuple[Control, Term]]:
+        """Take received bytes; give each message that is complete: control message, and payload.
+
+        The payload is `NOTHING` where the operation has none. Control messages have passed
+        `check_control` and `strip_token`. Ticks give nothing. The bytes are taken at once, the
+        messages decoded as the iterator gets to them.
+
+        The iterator raises `ProtocolError` for what is wrong with a frame or a control message and
+        `DecodeError`, as the decoder raised it, for a term; what came before was given by then.
+        """
+        self._buffer += data
+        return self._messages()
+
+    def _messages(self) -> Iterator[tuple[Control, Term]]:
+        while (frame := self._next_frame()) is not None:
+            message = self._process_frame(frame)
+            if message is not None:
+                yield message
+        del self._buffer[: self._offset]
+        self._offset = 0
+
+    def _next_frame(self) -> bytes | None:
+        start = self._offset + _LENGTH.size
+        if len(self._buffer) < start:
+            return None
+        (size,) = _LENGTH.unpack_from(self._buffer, self._offset)
+        if size > self._max_message_size:
+            raise ProtocolError(f"a frame of {size} bytes exceeds {self._max_message_size}")
+        end = start + size
+        if len(self._buffer) < end:
+            return None
+        self._offset = end
+        return bytes(self._buffer[start:end])
+
+    def _process_frame(self, frame: bytes) -> tuple[Control, Term] | None:
+        if not frame:
+            return None
+        if not self._has_header:
+            return _parse_pass_through(frame)
+        if frame.startswith(_HEADER):
+            return _parse_terms(frame, len(_HEADER))
+        data = self._join_fragment(frame)
+        return None if data is None else _parse_terms(data, 0)
+
+    def _join_fragment(self, frame: bytes) -> bytes | None:
+        if frame.startswith(_FIRST_FRAGMENT) and self._may_fragment:
+            return self._reassembly.receive_first(frame)
+        if frame.startswith(_FOLLOWING_FRAGMENT) and self._may_fragment:
+            return self._reassembly.receive_following(frame)
+        raise ProtocolError(f"a frame starts with {frame[:3].hex(' ')}, which was not negotiated")
+
+
+def encode_message(flags: Flag, control: Control, message: Term = NOTHING) -> bytes:
+    """A whole frame, its length included. `flags`: what the handshake negotiated.
+
+    Raises `EncodeError` for a term without external form, or a frame over 4 GiB. Frames are not
+    fragmented: a peer takes them whole, whatever their size.
+    """
+    frame = bytearray(_LENGTH.size)
+    has_header = int(flags) & _HEADER_FLAGS
+    frame += _HEADER if has_header else _PASS_THROUGH
+    encode_into(frame, control)
+    if message is not NOTHING:
+        if not has_header:
+            frame += _VERSION
+        encode_into(frame, message)
+    _put_length(frame)
+    return bytes(frame)
+
+
+def _put_length(frame: bytearray) -> None:
+    size = len(frame) - _LENGTH.size
+    if size >= 1 << 32:
+        raise EncodeError(f"a message of {size} bytes is longer than a frame can be")
+    _LENGTH.pack_into(frame, 0, size)
+
+
+def _parse_pass_through(frame: bytes) -> tuple[Control, Term]:
+    if not frame.startswith(_PASS_THROUGH):
+        raise ProtocolError(f"a frame starts with {frame[:2].hex(' ')} in place of 70 83")
+    return _parse_terms(frame, len(_PASS_THROUGH), _VERSION)
+
+
+def _parse_terms(data: bytes, offset: int, version: bytes = b"") -> tuple[Control, Term]:
+    control, offset = decode_term(data, offset)
+    message: Term = NOTHING
+    if offset != len(data):
+        if not data.startswith(version, offset):
+            raise ProtocolError(f"a payload starts with {data[offset]:02x} in place of 83")
+        message, offset = decode_term(data, offset + len(version))
+        if offset != len(data):
+            raise ProtocolError(f"{len(data) - offset} bytes follow the payload of a message")
+    check_control(control, message)
+    return strip_token(control), message
