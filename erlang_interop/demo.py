@@ -1,0 +1,121 @@
+"""`make demo`: BEAM peers come and go, and a Python service in their cluster reports each.
+
+The peers are the stand-in in `erlang_interop/lib`, on real BEAMs with a real Mnesia; with
+`--beethoven-ebin DIR` they are a compiled Beethoven.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import time
+from dataclasses import dataclass, field
+
+import click
+
+from erlang_interop.peers import Peers
+from pybeethoven import Beethoven, GenServer, Term
+from pybeethoven.errors import BeethovenError
+
+A, B, C = "a@127.0.0.1", "b@127.0.0.1", "c@127.0.0.1"
+PY = "py@127.0.0.1"
+PATIENCE = 20.0
+"""Seconds that a change may take to reach the service; then the demo has failed."""
+
+
+@dataclass
+class Story:
+    """Tells what happens, with the seconds since the start."""
+
+    began: float = field(default_factory=time.perf_counter)
+
+    def tell(self, text: str) -> None:
+        """Print a line."""
+        print(f"{time.perf_counter() - self.began:6.2f} s  {text}", flush=True)
+
+
+class Billing(GenServer):
+    """A Python service that wants to know which nodes are there."""
+
+    def __init__(self, beethoven: Beethoven, story: Story) -> None:
+        self._beethoven = beethoven
+        self._story = story
+        self.heard: asyncio.Queue[tuple[str, str]] = asyncio.Queue()
+
+    async def init(self) -> None:
+        """Ask to be alerted."""
+        await self._beethoven.core_server.alert_me(self)
+
+    async def handle_cast(self, message: Term) -> None:
+        """Take `{node_update, {node, status}}`."""
+        _, (node, status) = message
+        self._story.tell(f"  billing (Python) heard: {node} {status}")
+        self.heard.put_nowait((node, status))
+
+    async def expect(self, node: str, status: str) -> float:
+        """Wait until it hears exactly this; the seconds that took."""
+        asked = time.perf_counter()
+        async with asyncio.timeout(PATIENCE):
+            heard = await self.heard.get()
+        if heard != (node, status):
+            raise BeethovenError(f"the service heard {heard} in place of {(node, status)}")
+        return time.perf_counter() - asked
+
+
+async def show(peers: Peers, story: Story) -> None:
+    """The whole demo."""
+    os.environ.update(peers.env)
+    story.tell("starting two BEAM nodes, a and b, each with Mnesia and a Beethoven CoreServer")
+    a = await peers.start(A)
+    b = await peers.start(B)
+    story.tell(f"a's tracker: {await peers.tracker(a)}")
+    story.tell("a Python process looks for their beacon")
+    sought = time.perf_counter()
+    async with Beethoven(
+        PY,
+        cookie=peers.cookie,
+        cluster_net=peers.cluster_net,
+        listener_port=peers.listener_port,
+    ) as beethoven:
+        joined = time.perf_counter() - sought
+        story.tell(f"joined through {beethoven.via} after {1000 * joined:.0f} ms")
+        story.tell(f"a's tracker: {await peers.await_tracker(a, {PY: 'online'})}")
+        billing = Billing(beethoven, story)
+        await beethoven.start(billing, name="billing")
+
+        story.tell("kill -9 b")
+        await b.kill()
+        story.tell(f"  after {1000 * await billing.expect(B, 'offline'):.0f} ms")
+        story.tell("b starts again under its old name")
+        await peers.start(B)
+        await billing.expect(B, "online")
+        story.tell("c joins")
+        await peers.start(C)
+        await billing.expect(C, "online")
+        story.tell("kill -9 a: the peer whose Mnesia we mirror; another takes its place")
+        await a.kill()
+        await billing.expect(A, "offline")
+        call = f'GenServer.call({{Beethoven.CoreServer, :"{PY}"}}, :get_mode)'
+        c = await peers.start("d@127.0.0.1")
+        await billing.expect("d@127.0.0.1", "online")
+        story.tell(f"d, an Elixir node, asks: {call} -> :{await c.eval(call)}")
+    await peers.await_tracker(c, {PY: "offline"})
+    story.tell("the Python process left; d's tracker has it offline. That is all.")
+
+
+async def _demo(beethoven_ebin: str | None) -> None:
+    story = Story()
+    story.tell("compiling the Elixir side")
+    async with Peers(beethoven_ebin=beethoven_ebin) as peers:
+        await show(peers, story)
+
+
+@click.command()
+@click.option("--beethoven-ebin", metavar="DIR", help="A compiled Beethoven to use for the peers.")
+def main(beethoven_ebin: str | None) -> None:
+    """Show BEAM nodes coming and going, and a Python service that reports each."""
+    asyncio.run(_demo(beethoven_ebin))
+
+
+if __name__ == "__main__":
+    main()

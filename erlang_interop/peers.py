@@ -1,0 +1,212 @@
+"""Clusters of Beethoven nodes on real BEAMs, for tests and the demo.
+
+    async with Peers() as peers:
+        a = await peers.start("a@127.0.0.1")     # alone
+        b = await peers.start("b@127.0.0.1")     # joins through a's beacon
+        assert await peers.tracker(a) == {a.name: "online", b.name: "online"}
+        await b.kill()
+        await peers.await_tracker(a, {b.name: "offline"})
+
+The nodes run the stand-in in `erlang_interop/lib`, or, with `beethoven_ebin`, a compiled Beethoven.
+Both answer to the same registered names.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import ipaddress
+import re
+import secrets
+import tempfile
+from collections.abc import Mapping, Sequence
+from contextlib import AsyncExitStack
+from pathlib import Path
+from typing import Self
+
+from pybeethoven.etf import Term
+from pybeethoven.testing.beam import (
+    TIMEOUT,
+    BeamError,
+    BeamNode,
+    Epmd,
+    compile_elixir,
+    elixir_code_paths,
+    find_elixir_lib,
+    find_epmd,
+    free_port,
+)
+
+SOURCES = Path(__file__).parent / "lib"
+
+_READY = """
+ControlShell.until(fn ->
+  Process.whereis(Beethoven.RootSupervisor) || raise "the node could not join and gave up"
+  # Answered once all children run; a substrate that fails to start is started again.
+  try do
+    Supervisor.count_children(Beethoven.Substrate)
+  catch
+    :exit, _reason -> nil
+  end
+end)
+TrackerWatch.await(%{node() => :online})
+:ok
+"""
+
+
+class Peers:
+    """A cluster's BEAM nodes, with an EPMD, a beacon port and a cookie of their own.
+
+    `ebin` is what `compile_peer` made; without it the sources are compiled on entry.
+    `random_backoff` is the pause between two rounds of seeking, in milliseconds. `env` is what any
+    other node that is to meet these needs in its environment.
+    """
+
+    def __init__(
+        self,
+        *,
+        listener_port: int | None = None,
+        cookie: str | None = None,
+        erl: str = "erl",
+        elixir_lib: Path | str | None = None,
+        ebin: Path | None = None,
+        beethoven_ebin: Path | str | None = None,
+        cluster_net: str = "127.0.0.0/29",
+        random_backoff: tuple[int, int] = (150, 300),
+        flags: Sequence[str] = (),
+        epmd: str | None = None,
+    ) -> None:
+        self.listener_port = free_port("0.0.0.0") if listener_port is None else listener_port
+        self.cookie = secrets.token_hex(16) if cookie is None else cookie
+        self.cluster_net = cluster_net
+        self.epmd = Epmd(epmd=epmd or find_epmd(erl))
+        self._erl = erl
+        self._elixir_lib = elixir_lib
+        self._ebin = ebin
+        self._beethoven_ebin = beethoven_ebin
+        self._backoff = "{}..{}".format(*random_backoff)
+        self._flags = flags
+        self._stack = AsyncExitStack()
+        self._code_paths: list[Path] = []
+
+    @property
+    def env(self) -> dict[str, str]:
+        return self.epmd.env
+
+    async def __aenter__(self) -> Self:
+        async with AsyncExitStack() as stack:
+            elixir_lib = self._elixir_lib or find_elixir_lib()
+            ebin = self._ebin or await self._compile(stack, elixir_lib)
+            self._code_paths = [*elixir_code_paths(elixir_lib), ebin]
+            await stack.enter_async_context(self.epmd)
+            self._stack = stack.pop_all()
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        await self._stack.aclose()
+
+    async def start(
+        self, name: str, *, flags: Sequence[str] = (), env: Mapping[str, str] | None = None
+    ) -> BeamNode:
+        """Start a node and return it once it is in the cluster, with its beacon up or not needed.
+
+        A name may be used again when its node is down. Raises `BeamError` when the node cannot
+        start or is not let in.
+        """
+        node = await self.start_bare(name, flags=flags, env=env)
+        await node.eval(self._boot())
+        await node.eval(_READY)
+        return node
+
+    async def start_bare(
+        self, name: str, *, flags: Sequence[str] = (), env: Mapping[str, str] | None = None
+    ) -> BeamNode:
+        """Start a plain BEAM with the cluster's cookie and EPMD, but without Beethoven."""
+        node = BeamNode(
+            name,
+            code_paths=self._code_paths,
+            cookie=self.cookie,
+            erl=self._erl,
+            flags=[*self._flags, *flags],
+            env={**self.env, **(env or {})},
+        )
+        return await self._stack.enter_async_context(node)
+
+    async def tracker(self, node: BeamNode) -> dict[str, str]:
+        """Return what `node`'s own CoreTracker says: the status of every node."""
+        return _statuses(await node.eval("TrackerWatch.statuses()"))
+
+    async def await_tracker(
+        self, node: BeamNode, expected: Mapping[str, str], *, timeout: float = TIMEOUT
+    ) -> dict[str, str]:
+        """Return `node`'s tracker as soon as it has the statuses `expected`, maybe among others."""
+        pairs = ", ".join(f"{atom(name)} => {atom(status)}" for name, status in expected.items())
+        return _statuses(await node.eval(f"TrackerWatch.await(%{{{pairs}}})", timeout=timeout))
+
+    async def until(self, node: BeamNode, condition: str, *, timeout: float = TIMEOUT) -> Term:
+        """Return the value of an Elixir expression once it is neither `nil` nor `false`.
+
+        The node itself asks, each 5 ms: for what no event tells of.
+        """
+        return await node.eval(f"ControlShell.until(fn -> {condition} end)", timeout=timeout)
+
+    async def _compile(self, stack: AsyncExitStack, elixir_lib: Path | str) -> Path:
+        out = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="pybeethoven-")))
+        await asyncio.to_thread(compile_peer, self._erl, elixir_lib, out)
+        return out
+
+    def _boot(self) -> str:
+        network = ipaddress.IPv4Network(self.cluster_net)
+        if self._beethoven_ebin is None:
+            return self._boot_stand_in(network)
+        return self._boot_beethoven(network, self._beethoven_ebin)
+
+    def _boot_stand_in(self, network: ipaddress.IPv4Network) -> str:
+        address = "{" + str(network.network_address).replace(".", ", ") + "}"
+        return f"""
+        {{:ok, _pid}} = BeethovenPeer.start(
+          listener_port: {self.listener_port},
+          cluster_net: {address},
+          cluster_net_mask: {network.prefixlen},
+          random_backoff: {self._backoff}
+        )
+        :ok
+        """
+
+    def _boot_beethoven(self, network: ipaddress.IPv4Network, ebin: Path | str) -> str:
+        settings = f"""[
+          use_az_net: false,
+          cluster_net: "{network.network_address}",
+          cluster_net_mask: "{network.prefixlen}",
+          listener_port: {self.listener_port},
+          common_random_backoff: {self._backoff},
+          roles: []
+        ]"""
+        return f"""
+        true = :code.add_pathz(~c"{ebin}")
+        for {{key, value}} <- {settings}, do: Application.put_env(:beethoven, key, value)
+        {{:ok, _apps}} = Application.ensure_all_started(:beethoven)
+        :ok
+        """
+
+
+def compile_peer(erl: str, elixir_lib: Path | str, out: Path) -> None:
+    """Compile the stand-in and the control shell into `out`; this blocks.
+
+    Raises `BeamError` when they do not compile.
+    """
+    sources = sorted(SOURCES.glob("*.ex"))
+    if not sources:
+        raise BeamError(f"no Elixir sources in {SOURCES}")
+    compile_elixir(sources, out, erl=erl, elixir_lib=elixir_lib)
+
+
+def atom(name: str) -> str:
+    """Return the Elixir source of an atom."""
+    if re.fullmatch(r"[a-z_][A-Za-z0-9_]*", name):
+        return f":{name}"
+    escaped = name.replace("\\", "\\\\").replace('"', '\\"').replace("#{", "\\#{")
+    return f':"{escaped}"'
+
+
+def _statuses(rows: dict[Term, Term]) -> dict[str, str]:
+    return {str(node): str(status) for node, status in rows.items()}
