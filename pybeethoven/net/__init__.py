@@ -1,0 +1,1 @@
+"""ASYNCIO: sockets in, events out. Knows connections and nodes, nothing of processes."""

@@ -1,0 +1,145 @@
+"""The EPMD client: register a node's listening port, look up another's.
+
+Source: https://www.erlang.org/doc/apps/erts/erl_dist_protocol.html#epmd-protocol
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import shutil
+from collections.abc import Callable
+from contextlib import suppress
+from dataclasses import dataclass
+from typing import TypeVar
+
+from pybeethoven.dist import epmd as protocol
+from pybeethoven.errors import ConfigError, EpmdError, EpmdUnreachable, NameTaken
+
+DEFAULT_PORT = 4369
+ANSWER_TIME = 5.0
+"""Seconds that EPMD has for an answer."""
+START_ATTEMPTS = 20
+START_INTERVAL = 0.1
+"""An `epmd -daemon` just started has `START_ATTEMPTS` times this many seconds to listen."""
+
+_T = TypeVar("_T")
+
+
+def epmd_port() -> int:
+    """The port of EPMD: `ERL_EPMD_PORT`, else 4369.
+
+    Raises `ConfigError` when the variable holds no port.
+    """
+    text = os.environ.get("ERL_EPMD_PORT") or str(DEFAULT_PORT)
+    if not text.isascii() or not text.isdigit() or not 0 < int(text) < 65536:
+        raise ConfigError(f"ERL_EPMD_PORT is {text!r}; it must be a port, e.g. {DEFAULT_PORT}")
+    return int(text)
+
+
+def local_epmd_host() -> str:
+    """Where this host's EPMD is asked: the first of `ERL_EPMD_ADDRESS`, else the loopback address."""
+    return os.environ.get("ERL_EPMD_ADDRESS", "").split(",")[0].strip() or "127.0.0.1"
+
+
+@dataclass
+class Registration:
+    """A name held at EPMD, for as long as `writer` is open."""
+
+    creation: int
+    writer: asyncio.StreamWriter
+
+    def close(self) -> None:
+        """Give the name back. Does not wait."""
+        self.writer.close()
+
+    async def closed(self) -> None:
+        """Wait until the connection to EPMD is closed, with or without an error."""
+        with suppress(OSError):
+            await self.writer.wait_closed()
+
+
+async def register(alive_name: str, port: int, *, hidden: bool) -> Registration:
+    """Register `alive_name` (the part before the `@`) as listening on `port`.
+
+    Starts `epmd -daemon` when it is installed and none answers. Raises `EpmdUnreachable`,
+    `NameTaken` or `EpmdError`. When cancelled, nothing stays registered.
+    """
+    reader, writer = await _open_local()
+    try:
+        writer.write(protocol.alive2_request(alive_name, port, hidden=hidden))
+        answer = await _read_answer(reader, protocol.parse_alive2_response)
+        if answer.result != 0:
+            raise NameTaken(
+                f"the name {alive_name!r} is already registered with EPMD: another node uses it; "
+                f"choose another name or stop that node"
+            )
+    except BaseException:
+        writer.close()
+        raise
+    return Registration(answer.creation, writer)
+
+
+async def look_up(alive_name: str, host: str) -> int | None:
+    """The listening port of the node `alive_name@host`, or None when its EPMD has no such name.
+
+    Raises `EpmdUnreachable` or `EpmdError`. When cancelled, the connection is closed.
+    """
+    reader, writer = await _open(host)
+    try:
+        writer.write(protocol.port_please2_request(alive_name))
+        answer = await _read_answer(reader, protocol.parse_port2_response)
+        return answer.port if isinstance(answer, protocol.Port2Response) else None
+    finally:
+        writer.close()
+
+
+async def _open(host: str) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
+    port = epmd_port()
+    try:
+        async with asyncio.timeout(ANSWER_TIME):
+            return await asyncio.open_connection(host, port)
+    except (OSError, TimeoutError) as error:
+        raise EpmdUnreachable(f"EPMD cannot be reached at {host}:{port}: {error}") from error
+
+
+async def _open_local() -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
+    host = local_epmd_host()
+    try:
+        return await _open(host)
+    except EpmdUnreachable as error:
+        if (executable := shutil.which("epmd")) is None:
+            raise EpmdUnreachable(f"{error}; no epmd is installed to be started") from error
+    await _start_daemon(executable)
+    for _ in range(START_ATTEMPTS):
+        try:
+            return await _open(host)
+        except EpmdUnreachable:
+            await asyncio.sleep(START_INTERVAL)
+    return await _open(host)
+
+
+async def _start_daemon(executable: str) -> None:
+    process = await asyncio.create_subprocess_exec(
+        executable,
+        "-daemon",
+        stdin=asyncio.subprocess.DEVNULL,
+        stdout=asyncio.subprocess.DEVNULL,
+        stderr=asyncio.subprocess.DEVNULL,
+    )
+    await process.wait()
+
+
+async def _read_answer(reader: asyncio.StreamReader, parse: Callable[[bytes], _T | None]) -> _T:
+    data = b""
+    try:
+        async with asyncio.timeout(ANSWER_TIME):
+            while (answer := parse(data)) is None:
+                if not (received := await reader.read(4096)):
+                    raise EpmdError("EPMD closed the connection before it answered")
+                data += received
+    except TimeoutError as error:
+        raise EpmdUnreachable(f"EPMD did not answer within {ANSWER_TIME:g} seconds") from error
+    except OSError as error:
+        raise EpmdError(f"the connection to EPMD broke: {error}") from error
+    return answer

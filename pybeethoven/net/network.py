@@ -1,0 +1,356 @@
+"""A node among nodes: listens, registers with EPMD, dials, and keeps one connection to each peer.
+
+Who wins when two nodes dial each other at once is told in the "status" part of
+https://www.erlang.org/doc/apps/erts/erl_dist_protocol.html#distribution-handshake
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextvars
+import ipaddress
+import logging
+import re
+import secrets
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from typing import Protocol
+
+from pybeethoven.dist.flags import OFFERED, Flag
+from pybeethoven.dist.framing import NOTHING, encode_message
+from pybeethoven.dist.handshake import Handshake, Identity, Status
+from pybeethoven.errors import BeethovenError, ConfigError, NoConnection
+from pybeethoven.etf import Term
+from pybeethoven.net import epmd
+from pybeethoven.net.connection import Connection, Refused
+
+logger = logging.getLogger(__name__)
+
+HANDSHAKE_TIMEOUT = 7.0
+"""Seconds that a handshake, the look-up before it included, may take (OTP's net_setuptime)."""
+NET_TICKTIME = 60.0
+"""Seconds of silence after which a peer is down (OTP's net_ticktime)."""
+CLOSING_TIME = 0.25
+"""Seconds that peers have to take what was sent before `stop` cuts them off."""
+
+_ALIVE_NAME = re.compile(r"[0-9A-Za-z_-]+")
+_HOST = re.compile(r"[0-9A-Za-z_.:-]+")
+
+
+def split_name(name: str) -> tuple[str, str]:
+    """`name@host` in its two parts. Raises `ConfigError` that says what is wrong with it."""
+    alive_name, at, host = name.partition("@")
+    example = "it must look like py@127.0.0.1"
+    if not at:
+        raise ConfigError(f"the node name {name!r} has no '@'; {example}")
+    if not _ALIVE_NAME.fullmatch(alive_name):
+        raise ConfigError(
+            f"the node name {name!r} must have letters, digits, '_' or '-' before the '@'; {example}"
+        )
+    if not _HOST.fullmatch(host):
+        raise ConfigError(f"the node name {name!r} has no usable host behind the '@'; {example}")
+    if len(name) > 255:
+        raise ConfigError(f"the node name has {len(name)} characters; an atom holds 255")
+    return alive_name, host
+
+
+class NetworkOwner(Protocol):
+    """Who is told what comes from other nodes. None of these may block."""
+
+    def node_up(self, peer: str) -> None:
+        """A connection to `peer` is up; messages may follow."""
+
+    def node_down(self, peer: str, *, was_up: bool) -> None:
+        """The connection to `peer` ended, or (`was_up` false) could not be made."""
+
+    def message_received(self, peer: str, control: tuple[Term, ...], message: Term) -> None:
+        """A control message came, with its payload or `NOTHING`."""
+
+
+@dataclass
+class _Attempt:
+    """A connection that is to be: who waits for it, and what is to be sent over it."""
+
+    up: asyncio.Future[None]
+    unsent: list[tuple[tuple[Term, ...], Term]] = field(default_factory=list)
+    dialled: Connection | None = None
+    superseded: bool = False
+
+
+class Network:
+    """The connections of one node.
+
+    `name`: `alive@host`. `cookie`: the cluster's secret. `hidden`: whether peers leave this node out
+    of `nodes()`. Times are in seconds.
+    """
+
+    def __init__(
+        self,
+        name: str,
+        cookie: str,
+        owner: NetworkOwner,
+        *,
+        hidden: bool = True,
+        net_ticktime: float = NET_TICKTIME,
+        handshake_timeout: float = HANDSHAKE_TIMEOUT,
+    ) -> None:
+        self._alive_name, self._host = split_name(name)
+        if not net_ticktime > 0:
+            raise ConfigError(f"net_ticktime is {net_ticktime}; it must be more than 0 seconds")
+        self.name = name
+        self._cookie = cookie
+        self._owner = owner
+        self._hidden = hidden
+        self._net_ticktime = net_ticktime
+        self._handshake_timeout = handshake_timeout
+        self._identity: Identity | None = None
+        self._registration: epmd.Registration | None = None
+        self._server: asyncio.Server | None = None
+        self._up: dict[str, Connection] = {}
+        self._all: set[Connection] = set()
+        self._attempts: dict[str, _Attempt] = {}
+        self._dials: set[asyncio.Task[None]] = set()
+
+    @property
+    def creation(self) -> int:
+        """The number that EPMD gave to this incarnation of the node."""
+        assert self._identity is not None, "the node is not started"
+        return self._identity.creation
+
+    def connected(self) -> list[str]:
+        """The names of the nodes that a connection is up to."""
+        return list(self._up)
+
+    def flags_of(self, peer: str) -> Flag:
+        """What was negotiated with `peer`, or, not connected, what will be with any BEAM."""
+        connection = self._up.get(peer)
+        return OFFERED if connection is None else connection.flags
+
+    async def start(self) -> None:
+        """Listen and register. Raises `EpmdError` (`NameTaken`, `EpmdUnreachable`) or `ConfigError`.
+
+        On an error, or when cancelled, nothing is left open.
+        """
+        loop = asyncio.get_running_loop()
+        try:
+            self._server = await loop.create_server(
+                self._accept, _listen_address(self._host), 0, start_serving=False
+            )
+            port = self._server.sockets[0].getsockname()[1]
+            self._registration = await epmd.register(self._alive_name, port, hidden=self._hidden)
+        except OSError as error:
+            raise ConfigError(
+                f"cannot listen on the host of {self.name!r}: {error}; "
+                f"the host part must be an address of this machine"
+            ) from error
+        except BaseException:
+            self._stop_listening()
+            raise
+        flags = OFFERED if self._hidden else OFFERED | Flag.PUBLISHED
+        self._identity = Identity(self.name, flags, self._registration.creation)
+        await self._server.start_serving()
+
+    async def stop(self) -> None:
+        """Give the name back and close every connection, within `CLOSING_TIME` seconds."""
+        self._stop_listening()
+        if self._registration is not None:
+            await self._registration.closed()
+        for dial in self._dials:
+            dial.cancel()
+        await asyncio.gather(*self._dials, return_exceptions=True)
+        closing = list(self._all)
+        for connection in closing:
+            connection.close(NoConnection(f"{self.name} stopped"))
+        if closing:
+            await asyncio.wait([c.closed for c in closing], timeout=CLOSING_TIME)
+        for connection in closing:
+            connection.close(NoConnection(f"{self.name} stopped"), flush=False)
+        await asyncio.gather(*(connection.closed for connection in closing))
+
+    def send(self, peer: str, control: tuple[Term, ...], message: Term = NOTHING) -> None:
+        """Send to `peer`, over a connection that is made first when there is none.
+
+        Raises `EncodeError`. Never blocks; if the connection can't be made, the owner's `node_down`
+        is called.
+        """
+        if (connection := self._up.get(peer)) is not None:
+            connection.send(control, message)
+            return
+        encode_message(OFFERED, control, message)
+        self._attempt(peer).unsent.append((control, message))
+
+    async def connect(self, peer: str) -> None:
+        """Wait until a connection to `peer` is up. Raises `NoConnection`.
+
+        When cancelled, the attempt goes on for whoever else waits for it.
+        """
+        split_name(peer)
+        if peer == self.name:
+            raise NoConnection(f"{peer} is this node itself")
+        if peer not in self._up:
+            await asyncio.shield(self._attempt(peer).up)
+
+    def connect_soon(self, peer: str) -> None:
+        """Start to connect to `peer` unless connected; the owner hears what comes of it."""
+        if peer not in self._up and peer != self.name:
+            self._attempt(peer)
+
+    def disconnect(self, peer: str) -> bool:
+        """Close the connection to `peer`. False when there is none."""
+        if (connection := self._up.get(peer)) is None:
+            return False
+        connection.close(NoConnection(f"disconnected from {peer}"))
+        return True
+
+    def _stop_listening(self) -> None:
+        if self._server is not None:
+            self._server.close()
+        if self._registration is not None:
+            self._registration.close()
+
+    # Dialling
+
+    def _attempt(self, peer: str) -> _Attempt:
+        attempt = self._attempts.get(peer)
+        if attempt is None:
+            attempt = self._attempts[peer] = _Attempt(asyncio.get_running_loop().create_future())
+            attempt.up.add_done_callback(_retrieve_exception)
+            dial = asyncio.create_task(
+                self._dial(peer, attempt), name=f"dial {peer}", context=contextvars.Context()
+            )
+            self._dials.add(dial)
+            dial.add_done_callback(self._dials.discard)
+        return attempt
+
+    async def _dial(self, peer: str, attempt: _Attempt) -> None:
+        try:
+            async with asyncio.timeout(self._handshake_timeout):
+                await self._dial_once(peer, attempt)
+                await asyncio.shield(attempt.up)
+        except (OSError, BeethovenError, TimeoutError) as error:
+            self._attempt_failed(peer, attempt, error)
+        except asyncio.CancelledError:
+            self._attempt_failed(peer, attempt, NoConnection(f"{self.name} stopped"))
+            raise
+
+    async def _dial_once(self, peer: str, attempt: _Attempt) -> None:
+        alive_name, host = split_name(peer)
+        port = await epmd.look_up(alive_name, host)
+        if port is None:
+            raise NoConnection(f"EPMD on {host} knows no node {alive_name!r}")
+        loop = asyncio.get_running_loop()
+        if not (attempt.superseded or attempt.up.done()):
+            await loop.create_connection(lambda: self._dialled(peer, attempt), host, port)
+
+    def _dialled(self, peer: str, attempt: _Attempt) -> Connection:
+        assert self._identity is not None
+        handshake = Handshake.initiator(self._identity, peer, self._cookie, secrets.randbits(32))
+        attempt.dialled = self._new_connection(handshake)
+        return attempt.dialled
+
+    def _attempt_failed(self, peer: str, attempt: _Attempt, error: BaseException) -> None:
+        if attempt.up.done():
+            return
+        if self._attempts.get(peer) is attempt:
+            del self._attempts[peer]
+        text = f"no connection to {peer}: {str(error) or 'it did not answer in time'}"
+        logger.info("%s", text)
+        attempt.up.set_exception(NoConnection(text))
+        if attempt.dialled is not None:
+            attempt.dialled.close(NoConnection(text), flush=False)
+        self._owner.node_down(peer, was_up=False)
+
+    def _new_connection(self, handshake: Handshake) -> Connection:
+        connection = Connection(
+            handshake,
+            self,
+            net_ticktime=self._net_ticktime,
+            handshake_timeout=self._handshake_timeout,
+        )
+        self._all.add(connection)
+        connection.closed.add_done_callback(lambda _: self._all.discard(connection))
+        return connection
+
+    def _accept(self) -> Connection:
+        assert self._identity is not None
+        return self._new_connection(
+            Handshake.acceptor(self._identity, self._cookie, secrets.randbits(32))
+        )
+
+    # What the connections tell (ConnectionOwner)
+
+    def status_for(self, connection: Connection, peer: Identity) -> Status:
+        """The status message for a peer that has connected to us."""
+        if peer.name == self.name:
+            return Status.NOT_ALLOWED
+        if peer.name in self._up:
+            return Status.ALIVE
+        attempt = self._attempts.get(peer.name)
+        if attempt is None or attempt.superseded:
+            return Status.OK
+        if self.name > peer.name:
+            return Status.NOK
+        attempt.superseded = True
+        if attempt.dialled is not None:
+            attempt.dialled.close(NoConnection("superseded"), flush=False)
+        return Status.OK_SIMULTANEOUS
+
+    def proceed_when_alive(self, connection: Connection) -> bool:
+        """A peer believes our old connection to be alive; we dialled because it is not."""
+        return any(a.dialled is connection and not a.superseded for a in self._attempts.values())
+
+    def connection_up(self, connection: Connection) -> None:
+        """A handshake is complete: the connection takes the place of any other to that peer."""
+        peer = connection.peer_name
+        if (old := self._up.get(peer)) is not None:
+            old.close(NoConnection(f"{peer} connected anew"), flush=False)
+        self._up[peer] = connection
+        attempt = self._attempts.pop(peer, None)
+        logger.info("connected to %s", peer)
+        self._owner.node_up(peer)
+        if attempt is None:
+            return
+        if attempt.dialled not in (None, connection):
+            attempt.dialled.close(NoConnection("superseded"), flush=False)
+        for control, message in attempt.unsent:
+            connection.send(control, message)
+        attempt.up.set_result(None)
+
+    def message_received(
+        self, connection: Connection, control: tuple[Term, ...], message: Term
+    ) -> None:
+        """Hand a message on."""
+        self._owner.message_received(connection.peer_name, control, message)
+
+    def connection_down(self, connection: Connection, reason: BeethovenError) -> None:
+        """A connection ended: a peer is down, or an attempt has failed or been superseded."""
+        peer = connection.peer_name
+        if self._up.get(peer) is connection:
+            del self._up[peer]
+            logger.info("disconnected from %s: %s", peer, reason)
+            self._owner.node_down(peer, was_up=True)
+        for name, attempt in self._dialled_by(connection):
+            if _awaits_the_peers_dial(reason):
+                attempt.superseded = True
+            elif not attempt.superseded:
+                self._attempt_failed(name, attempt, reason)
+
+    def _dialled_by(self, connection: Connection) -> Iterator[tuple[str, _Attempt]]:
+        return iter([(n, a) for n, a in self._attempts.items() if a.dialled is connection])
+
+
+def _awaits_the_peers_dial(reason: BeethovenError) -> bool:
+    return isinstance(reason, Refused) and reason.status is Status.NOK
+
+
+def _listen_address(host: str) -> str:
+    """An address is listened on alone; a name may mean another address here than elsewhere."""
+    try:
+        return str(ipaddress.ip_address(host))
+    except ValueError:
+        return "0.0.0.0"
+
+
+def _retrieve_exception(future: asyncio.Future[None]) -> None:
+    if not future.cancelled():
+        future.exception()
