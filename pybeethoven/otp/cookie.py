@@ -1,0 +1,36 @@
+"""Where the cookie is kept.
+
+Source: https://www.erlang.org/doc/system/distributed.html#security
+"""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+from pybeethoven.errors import ConfigError
+
+
+def read_cookie(path: str | os.PathLike[str] | None = None) -> str:
+    """The cookie in the file `path`, by default `~/.erlang.cookie`.
+
+    Raises `ConfigError` when there is none, or when others than its owner may read it.
+    """
+    file = Path("~/.erlang.cookie").expanduser() if path is None else Path(path)
+    try:
+        mode = file.stat().st_mode
+        text = file.read_text(encoding="latin-1").rstrip("\r\n")
+    except OSError as error:
+        raise ConfigError(
+            f"no cookie: {file} cannot be read ({error.strerror}); give a cookie or a cookie file"
+        ) from error
+    if mode & 0o077:
+        raise ConfigError(f"others may read the cookie file {file}; run: chmod 400 {file}")
+    return check_cookie(text, f"the cookie file {file}")
+
+
+def check_cookie(cookie: str, source: str = "the cookie") -> str:
+    """Give `cookie` back if it can be one, else raise `ConfigError`, which never shows it."""
+    if not cookie or len(cookie) > 255 or any(c < " " for c in cookie):
+        raise ConfigError(f"{source} must hold 1 to 255 printable characters, on one line")
+    return cookie

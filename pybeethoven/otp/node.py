@@ -1,0 +1,620 @@
+"""A distributed Erlang node: processes, names, signals, and what other nodes see of them.
+
+Signals and their order: https://www.erlang.org/doc/system/ref_man_processes.html#signals. What comes
+in from other nodes is taken apart in `signals.py`; both directions end in the methods here.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import secrets
+from collections import deque
+from collections.abc import Awaitable, Callable, Iterable
+from dataclasses import dataclass
+from types import TracebackType
+from typing import Any, Final, Self, TypeAlias
+
+from pybeethoven.dist import control
+from pybeethoven.errors import (
+    CallTimeout,
+    ConfigError,
+    EncodeError,
+    NoConnection,
+    NoProcess,
+    ProcessExit,
+)
+from pybeethoven.etf import Atom, ImproperList, Pid, Reference, Term, encode
+from pybeethoven.net.network import HANDSHAKE_TIMEOUT, NET_TICKTIME, Network
+from pybeethoven.otp import net_kernel, rpc
+from pybeethoven.otp.cookie import read_cookie
+from pybeethoven.otp.gen_server import ALIAS, GEN_CALL, GEN_CAST, From, GenServer, reply_address
+from pybeethoven.otp.process import (
+    DOWN,
+    EXIT,
+    KILL,
+    KILLED,
+    NOCONNECTION,
+    NOPROC,
+    NORMAL,
+    PROCESS,
+    SHUTDOWN,
+    Process,
+    current_process,
+    exit_reason_of,
+)
+from pybeethoven.otp.signals import Signals
+
+logger = logging.getLogger(__name__)
+
+Target: TypeAlias = Process | Pid | Reference | str | tuple[str, str]
+"""Whom to send to: a process, a pid, an alias, a name on this node, or (name, node)."""
+
+CALL_TIMEOUT: Final = 5.0
+"""Seconds that `call` and `rpc` wait for an answer, as gen_server does."""
+STOP_TIME: Final = 0.5
+"""Seconds that processes have to end when the node stops; then they are left behind, and logged."""
+
+NODEUP: Final = Atom("nodeup")
+NODEDOWN: Final = Atom("nodedown")
+
+
+@dataclass(slots=True)
+class Monitor:
+    """A monitor that somebody on this node holds. `target`: a pid or (name, node)."""
+
+    watcher: Pid
+    target: Pid | tuple[Atom, Atom]
+    on_down: Callable[[Term], None]
+
+
+class _Outside(Process):
+    """Stands for all code that is not a process: what is sent to it, replies apart, is dropped."""
+
+    def deliver(self, message: Term, sender: Pid | None = None) -> None:
+        """Drop it."""
+
+
+class _FunctionProcess(Process):
+    def __init__(self, function: Callable[..., Awaitable[object]], args: tuple[Any, ...]) -> None:
+        self._function, self._args = function, args
+
+    async def run(self) -> None:
+        await self._function(self, *self._args)
+
+
+class Node:
+    """A node of an Erlang cluster. `async with Node(...)` starts and stops it.
+
+    `name`: like `py@127.0.0.1`. `cookie`: the cluster's secret; without one `~/.erlang.cookie` is
+    read. `hidden`: connected nodes don't list it in `nodes()`, and `global` leaves it alone; only a
+    hidden node is safe in a cluster that creates Mnesia tables on `[node() | nodes()]`.
+    `net_ticktime` (seconds): silence after which a peer is down; must be the same on all nodes.
+    `handshake_timeout` (seconds): how long connecting may take.
+
+    Raises `ConfigError` for a name, cookie or time that can't be used.
+    """
+
+    def __init__(
+        self,
+        name: str,
+        cookie: str | None = None,
+        *,
+        hidden: bool = True,
+        net_ticktime: float = NET_TICKTIME,
+        handshake_timeout: float = HANDSHAKE_TIMEOUT,
+    ) -> None:
+        self.name = Atom(name)
+        self._signals = Signals(self)
+        self.network = Network(
+            name,
+            read_cookie() if cookie is None else cookie,
+            self._signals,
+            hidden=hidden,
+            net_ticktime=net_ticktime,
+            handshake_timeout=handshake_timeout,
+        )
+        self._processes: dict[Pid, Process] = {}
+        self._names: dict[Atom, Process] = {}
+        self._tasks: set[asyncio.Task[None]] = set()
+        self._monitors: dict[Reference, Monitor] = {}
+        self._calls: dict[Reference, asyncio.Future[Term]] = {}
+        self._node_monitors: dict[Pid, Process] = {}
+        self._ending: deque[Process] = deque()
+        self._last_pid = 0
+        self._last_reference = secrets.randbits(48)
+        self._last_unlink = 0
+
+    async def __aenter__(self) -> Self:
+        await self.start_node()
+        return self
+
+    async def __aexit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        await self.stop()
+
+    async def start_node(self) -> None:
+        """Listen, register with EPMD, and answer pings.
+
+        Raises `NameTaken`, `EpmdUnreachable`, `EpmdError` or `ConfigError`; then, or when cancelled,
+        nothing is left open.
+        """
+        await self.network.start()
+        self._outside = _Outside()
+        self._adopt(self._outside)
+        try:
+            await self.start(net_kernel.NetKernel(), name=net_kernel.NAME)
+        except BaseException:
+            await self.stop()
+            raise
+
+    async def stop(self) -> None:
+        """End every process with reason `shutdown`, disconnect, and give the name back to EPMD."""
+        for process in list(self._processes.values()):
+            self.end_process(process, SHUTDOWN)
+        if self._tasks:
+            _, left = await asyncio.wait(self._tasks, timeout=STOP_TIME)
+            for task in left:
+                logger.error("%s did not end within %g seconds", task.get_name(), STOP_TIME)
+        await self.network.stop()
+
+    # Processes and names
+
+    def spawn(
+        self,
+        what: Process | Callable[..., Awaitable[object]],
+        *args: Any,
+        name: str | None = None,
+    ) -> Process:
+        """Run a process, or `what(process, *args)` as one, registered as `name` if one is given.
+
+        Raises `ConfigError` when the name is taken or the process runs already.
+        """
+        process = what if isinstance(what, Process) else _FunctionProcess(what, args)
+        self._run(process, name)
+        return process
+
+    async def start(self, server: GenServer, name: str | None = None) -> Pid:
+        """Run a GenServer and wait until its `init` has returned.
+
+        Raises what `init` raised, `ConfigError` when the name is taken or the server runs already.
+        When cancelled, the server is killed.
+        """
+        task = self._run(server, name)
+        server.started.add_done_callback(_retrieve_exception)
+        try:
+            await asyncio.wait({server.started, task}, return_when=asyncio.FIRST_COMPLETED)
+        except asyncio.CancelledError:
+            self.end_process(server, KILLED)
+            raise
+        if not server.started.done():
+            raise ProcessExit(server.exit_reason)
+        server.started.result()
+        return server.pid
+
+    def register(self, name: str, process: Process) -> None:
+        """Let `process` be known as `name`. Raises `ConfigError` if the name is taken or unusable."""
+        if name in self._names or name == "undefined":
+            raise ConfigError(f"the name {name!r} is taken on {self.name}; choose another")
+        if process.pid not in self._processes:
+            raise NoProcess(NOPROC)
+        self._names[Atom(name)] = process
+
+    def unregister(self, name: str) -> None:
+        """Forget a name. Raises `NoProcess` when nothing is registered under it."""
+        if self._names.pop(Atom(name), None) is None:
+            raise NoProcess(NOPROC)
+
+    def whereis(self, name: str) -> Pid | None:
+        """The pid registered as `name`, if there is one."""
+        process = self._names.get(Atom(name))
+        return None if process is None else process.pid
+
+    def make_pid(self) -> Pid:
+        """A pid that no other process of this incarnation of the node has or had."""
+        self._last_pid += 1
+        number, serial = self._last_pid & 0xFFFFFFF, self._last_pid >> 28
+        return Pid(self.name, number, serial, self.network.creation)
+
+    def _adopt(self, process: Process) -> None:
+        process.attach(self, self.make_pid())
+        self._processes[process.pid] = process
+
+    def _run(self, process: Process, name: str | None) -> asyncio.Task[None]:
+        if process._task is not None and not process._task.done():
+            raise ConfigError(f"{type(process).__name__} runs already, as {process.pid}")
+        self._adopt(process)
+        if name is not None:
+            try:
+                self.register(name, process)
+            except ConfigError:
+                del self._processes[process.pid]
+                raise
+        task = asyncio.create_task(
+            self._run_to_end(process), name=f"{type(process).__name__} {name or process.pid.id}"
+        )
+        process._task = task
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+        return task
+
+    async def _run_to_end(self, process: Process) -> None:
+        current_process.set(process)
+        reason: Term = NORMAL
+        try:
+            await process.run()
+        except BaseException as error:
+            reason = exit_reason_of(error, process)
+            if not isinstance(error, ProcessExit | asyncio.CancelledError):
+                logger.exception("a process of %s crashed", self.name)
+        finally:
+            self.end_process(process, reason)
+
+    def end_process(self, process: Process, reason: Term) -> None:
+        """Let `process` be dead from here on: unregister it, tell those linked to it or monitoring
+        it, cancel what it runs."""
+        if self._processes.pop(process.pid, None) is None:
+            return
+        process.exit_reason = _encodable(reason)
+        self._ending.append(process)
+        if len(self._ending) > 1:
+            return  # a linked process has ended this one; the outermost call goes on with it
+        while self._ending:
+            self._bury(self._ending[0])
+            self._ending.popleft()
+
+    def _bury(self, process: Process) -> None:
+        for name in [n for n, p in self._names.items() if p is process]:
+            del self._names[name]
+        self._node_monitors.pop(process.pid, None)
+        for reference in list(process.monitors):
+            self.demonitor(reference)
+        for pid in process.links:
+            self.send_exit(process.pid, pid, process.exit_reason)
+        for reference, (watcher, known_as) in process.watchers.items():
+            self.send_down(known_as, watcher, reference, process.exit_reason)
+        if process._task is not None:
+            process._task.cancel()
+
+    # Messages
+
+    def send(self, to: Target, message: Term) -> None:
+        """Send a message. It is dropped if nobody is there, except for a name on this node.
+
+        Connects to another node if need be; never blocks. Raises `EncodeError` for a message without
+        external form, `NoProcess` for a name on this node that is not registered.
+        """
+        to = self._address(to)
+        if isinstance(to, str) and to not in self._names:
+            raise NoProcess(NOPROC)
+        self._send(to, message)
+
+    def cast(self, to: Target, message: Term) -> None:
+        """Send a cast to a gen_server, wherever it is. Nothing tells whether it arrives."""
+        self._send(self._address(to), (GEN_CAST, message))
+
+    async def call(self, to: Target, request: Term, timeout: float | None = CALL_TIMEOUT) -> Term:
+        """Call a gen_server, wherever it is, and give its reply.
+
+        Waits up to `timeout` seconds (None: for ever). Raises `CallTimeout`; `NoProcess`,
+        `NoConnection` or `ProcessExit` if the server is not there or ends first. After a time-out or
+        when cancelled, the reply is dropped if it still comes.
+        """
+        future: asyncio.Future[Term] = asyncio.get_running_loop().create_future()
+
+        def on_down(reason: Term) -> None:
+            if not future.done():
+                future.set_exception(_exit_error(reason, to))
+
+        address = self._address(to)
+        reference = self.watch(self.caller(), address, on_down)
+        self._calls[reference] = future
+        try:
+            if not future.done():
+                tag = ImproperList([ALIAS], reference)
+                self._send(address, (GEN_CALL, (self.caller().pid, tag), request))
+            async with asyncio.timeout(timeout):
+                return await future
+        except TimeoutError as error:
+            raise CallTimeout(f"{_text(to)} did not answer within {timeout:g} seconds") from error
+        finally:
+            del self._calls[reference]
+            self.demonitor(reference)
+
+    def reply(self, from_: From, reply: Term) -> None:
+        """Answer a call, at any time after `handle_call` got `from_`."""
+        self._send(reply_address(from_), (from_[1], reply))
+
+    async def rpc(
+        self,
+        peer: str,
+        module: str,
+        function: str,
+        args: Iterable[Term],
+        timeout: float | None = CALL_TIMEOUT,
+    ) -> Term:
+        """Run a function on a BEAM node and give what it returns; see `rpc.call`."""
+        return await rpc.call(self, peer, module, function, list(args), timeout)
+
+    def caller(self) -> Process:
+        """The process that runs this code, or the one that stands for code outside of any."""
+        process = current_process.get()
+        return process if process is not None and process.node is self else self._outside
+
+    def process(self, to: Term) -> Process | None:
+        """The live process of this node with that pid or name."""
+        return self._processes.get(to) if isinstance(to, Pid) else self._names.get(to)
+
+    def deliver(self, to: Term, message: Term, sender: Pid | None = None) -> None:
+        """Give a message to a process of this node, by pid or name, or to a waiting call."""
+        if type(message) is tuple and len(message) == 2 and self._answer(message[0], message[1]):
+            return
+        if (process := self.process(to)) is not None:
+            process.deliver(message, sender)
+
+    def deliver_to_alias(self, alias: Reference, message: Term) -> None:
+        """Give a reply to the call that waits for it; late ones are dropped."""
+        if type(message) is tuple and len(message) == 2:
+            self._answer(ImproperList([ALIAS], alias), message[1])
+
+    def _answer(self, tag: Term, reply: Term) -> bool:
+        if type(tag) is not ImproperList or tag.elements != [ALIAS]:
+            return False
+        future = self._calls.get(tag.tail) if type(tag.tail) is Reference else None
+        if future is not None and not future.done():
+            future.set_result(reply)
+        return True
+
+    def _address(self, to: Target) -> Pid | Reference | Atom | tuple[Atom, Atom]:
+        match to:
+            case Process():
+                return to.pid
+            case Pid() | Reference():
+                return to
+            case str():
+                return Atom(to)
+            case (str() as name, str() as node):
+                return Atom(name) if node == self.name else (Atom(name), Atom(node))
+        raise ConfigError(f"cannot send to {to!r}: it must be a process, pid, name or (name, node)")
+
+    def _send(self, to: Pid | Reference | Atom | tuple[Atom, Atom], message: Term) -> None:
+        sender = self.caller().pid
+        match to:
+            case Atom():
+                self.deliver(to, message, sender)
+            case (name, node):
+                self.network.send(node, *control.reg_send(sender, name, message))
+            case Pid(node=self.name):
+                self.deliver(to, message, sender)
+            case Pid(node=node):
+                flags = self.network.flags_of(node)
+                self.network.send(node, *control.send_sender(flags, sender, to, message))
+            case Reference(node=self.name):
+                self.deliver_to_alias(to, message)
+            case Reference(node=node):
+                self.network.send(node, *control.alias_send(sender, to, message))
+
+    # Links, monitors, exits
+
+    def link(self, process: Process, pid: Pid) -> None:
+        """See `Process.link`."""
+        if pid == process.pid or pid in process.links:
+            return
+        if pid.node != self.name:
+            process.links.add(pid)
+            process.unlinking.pop(pid, None)
+            self.network.send(pid.node, *control.link(process.pid, pid))
+        elif (other := self._processes.get(pid)) is not None:
+            process.links.add(pid)
+            other.links.add(process.pid)
+        else:
+            self.receive_exit(process, pid, NOPROC)
+
+    def unlink(self, process: Process, pid: Pid) -> None:
+        """See `Process.unlink`."""
+        if pid not in process.links:
+            return
+        process.links.discard(pid)
+        if pid.node != self.name:
+            self._last_unlink += 1
+            process.unlinking[pid] = self._last_unlink
+            self.network.send(pid.node, *control.unlink_id(self._last_unlink, process.pid, pid))
+        elif (other := self._processes.get(pid)) is not None:
+            other.links.discard(process.pid)
+
+    def monitor(self, process: Process, target: Target) -> Reference:
+        """See `Process.monitor`."""
+        address = self._address(target)
+        shown = (address, self.name) if isinstance(address, Atom) else address
+
+        def on_down(reason: Term) -> None:
+            process.deliver((DOWN, reference, PROCESS, shown, reason))
+
+        reference = self.make_reference()
+        self.watch(process, address, on_down, reference)
+        return reference
+
+    def watch(
+        self,
+        watcher: Process,
+        target: Any,
+        on_down: Callable[[Term], None],
+        reference: Reference | None = None,
+    ) -> Reference:
+        """Have `on_down(reason)` called once when `target` exits; `demonitor` undoes it."""
+        reference = reference or self.make_reference()
+        if isinstance(target, Atom) or (isinstance(target, Pid) and target.node == self.name):
+            process = self.process(target)
+            if process is None:
+                on_down(NOPROC)
+                return reference
+            process.watchers[reference] = (watcher.pid, target)
+            target = process.pid
+        else:
+            peer = target.node if isinstance(target, Pid) else target[1]
+            to = target if isinstance(target, Pid) else target[0]
+            self.network.send(peer, *control.monitor_p(watcher.pid, to, reference))
+        self.add_monitor(reference, Monitor(watcher.pid, target, on_down))
+        return reference
+
+    def add_monitor(self, reference: Reference, monitor: Monitor) -> None:
+        """Keep a monitor that the other side knows of already."""
+        self._monitors[reference] = monitor
+        if (watcher := self._processes.get(monitor.watcher)) is not None:
+            watcher.monitors.add(reference)
+
+    def take_monitor(self, reference: Reference) -> Monitor | None:
+        """Forget a monitor on this side and give it, if it is there."""
+        monitor = self._monitors.pop(reference, None)
+        if monitor is not None and (watcher := self._processes.get(monitor.watcher)) is not None:
+            watcher.monitors.discard(reference)
+        return monitor
+
+    def demonitor(self, reference: Reference) -> None:
+        """See `Process.demonitor`."""
+        monitor = self.take_monitor(reference)
+        if monitor is None:
+            return
+        target = monitor.target
+        if isinstance(target, Pid) and target.node == self.name:
+            if (process := self._processes.get(target)) is not None:
+                process.watchers.pop(reference, None)
+            return
+        peer, to = (target.node, target) if isinstance(target, Pid) else (target[1], target[0])
+        if peer in self.network.connected():
+            self.network.send(peer, *control.demonitor_p(monitor.watcher, to, reference))
+
+    def exit(self, to: Process | Pid, reason: Term) -> None:
+        """Send an exit signal, as `exit/2` does: `kill` ends any process, `normal` none but itself."""
+        self.exit_from(self.caller().pid, to.pid if isinstance(to, Process) else to, reason)
+
+    def exit_from(self, sender: Pid, to: Pid, reason: Term) -> None:
+        """Send an exit signal in the name of `sender`."""
+        if to.node != self.name:
+            flags = self.network.flags_of(to.node)
+            self.network.send(to.node, *control.exit2(flags, sender, to, reason))
+        elif (process := self._processes.get(to)) is not None:
+            killed = reason == KILL
+            self.receive_exit(process, sender, KILLED if killed else reason, untrappable=killed)
+
+    def receive_exit(
+        self, process: Process, sender: Pid, reason: Term, *, untrappable: bool = False
+    ) -> None:
+        """Let an exit signal have its effect on a process of this node."""
+        if process.trap_exit and not untrappable:
+            process.deliver((EXIT, sender, reason), sender)
+        elif reason != NORMAL or sender == process.pid:
+            self.end_process(process, reason)
+
+    def send_exit(self, sender: Pid, to: Pid, reason: Term) -> None:
+        """Let the exit of `sender` reach `to` if the two are linked."""
+        if to.node != self.name:
+            if to.node in self.network.connected():
+                flags = self.network.flags_of(to.node)
+                self.network.send(to.node, *control.exit_(flags, sender, to, reason))
+        elif (process := self._processes.get(to)) is not None and sender in process.links:
+            process.links.discard(sender)
+            self.receive_exit(process, sender, reason)
+
+    def send_down(self, known_as: Term, watcher: Pid, reference: Reference, reason: Term) -> None:
+        """Tell a watcher that what it monitors, `known_as`, has ended or is not there."""
+        if watcher.node == self.name:
+            if (monitor := self.take_monitor(reference)) is not None:
+                monitor.on_down(reason)
+        elif watcher.node in self.network.connected():
+            flags = self.network.flags_of(watcher.node)
+            down = control.monitor_p_exit(flags, known_as, watcher, reference, reason)
+            self.network.send(watcher.node, *down)
+
+    # Nodes
+
+    def nodes(self) -> list[Atom]:
+        """The connected nodes, hidden ones too."""
+        return [Atom(name) for name in self.network.connected()]
+
+    async def connect(self, peer: str) -> None:
+        """Connect to a node. Raises `NoConnection`; when cancelled, the attempt goes on."""
+        await self.network.connect(peer)
+
+    async def ping(self, peer: str) -> bool:
+        """Whether `peer` can be reached and answers, as `net_adm:ping/1` has it."""
+        try:
+            await self.call((net_kernel.NAME, peer), (Atom("is_auth"), self.name))
+        except (NoConnection, ProcessExit, CallTimeout):
+            return False
+        return True
+
+    def disconnect(self, peer: str) -> bool:
+        """Close the connection to `peer`; False when there is none."""
+        return self.network.disconnect(peer)
+
+    def monitor_nodes(self, process: Process, on: bool = True) -> None:
+        """Send `process` a message `(nodeup, node)` or `(nodedown, node)` whenever that happens."""
+        if on:
+            self._node_monitors[process.pid] = process
+        else:
+            self._node_monitors.pop(process.pid, None)
+
+    def node_up(self, peer: Atom) -> None:
+        """A connection is up (called by the network)."""
+        for process in list(self._node_monitors.values()):
+            process.deliver((NODEUP, peer))
+
+    def node_down(self, peer: Atom, *, was_up: bool) -> None:
+        """A connection ended, or could not be made (called by the network)."""
+        for process in list(self._processes.values()):
+            self._break_ties(process, peer)
+        for reference, monitor in list(self._monitors.items()):
+            target = monitor.target
+            if peer == (target.node if isinstance(target, Pid) else target[1]):
+                self.take_monitor(reference)
+                monitor.on_down(NOCONNECTION)
+        if was_up:
+            for process in list(self._node_monitors.values()):
+                process.deliver((NODEDOWN, peer))
+
+    def _break_ties(self, process: Process, peer: Atom) -> None:
+        for reference, (watcher, _) in list(process.watchers.items()):
+            if watcher.node == peer:
+                del process.watchers[reference]
+        for pid in [pid for pid in process.unlinking if pid.node == peer]:
+            del process.unlinking[pid]
+        for pid in [pid for pid in process.links if pid.node == peer]:
+            process.links.discard(pid)
+            self.receive_exit(process, pid, NOCONNECTION)
+
+    def make_reference(self) -> Reference:
+        """A reference that no other is equal to."""
+        self._last_reference = (self._last_reference + 1) & 0xFFFFFFFFFFFFFFFF
+        number = self._last_reference
+        words = (number & 0x3FFFF, number >> 18 & 0xFFFFFFFF, number >> 50)
+        return Reference(self.name, self.network.creation, words)
+
+
+def _exit_error(reason: Term, target: Target) -> Exception:
+    if reason == NOPROC:
+        return NoProcess(reason)
+    if reason == NOCONNECTION:
+        return NoConnection(f"the node of {_text(target)} cannot be reached")
+    return ProcessExit(reason)
+
+
+def _encodable(reason: Term) -> Term:
+    try:
+        encode(reason)
+    except EncodeError as error:
+        return (Atom("python_error"), b"EncodeError", str(error).encode(errors="replace"))
+    return reason
+
+
+def _retrieve_exception(future: asyncio.Future[None]) -> None:
+    if not future.cancelled():
+        future.exception()
+
+
+def _text(target: Target) -> str:
+    return type(target).__name__ if isinstance(target, Process) else repr(target)

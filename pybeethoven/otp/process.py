@@ -1,0 +1,124 @@
+"""A process: a mailbox, links and monitors, and a coroutine that reads the mailbox.
+
+What a process is and how signals reach it:
+https://www.erlang.org/doc/system/ref_man_processes.html
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections import deque
+from contextvars import ContextVar
+from typing import TYPE_CHECKING, Final
+
+from pybeethoven.errors import ProcessExit
+from pybeethoven.etf import Atom, Pid, Reference, Term
+
+if TYPE_CHECKING:
+    from pybeethoven.otp.node import Node, Target
+
+logger = logging.getLogger(__name__)
+
+NORMAL: Final = Atom("normal")
+SHUTDOWN: Final = Atom("shutdown")
+KILL: Final = Atom("kill")
+KILLED: Final = Atom("killed")
+NOPROC: Final = Atom("noproc")
+NOCONNECTION: Final = Atom("noconnection")
+EXIT: Final = Atom("EXIT")
+DOWN: Final = Atom("DOWN")
+PROCESS: Final = Atom("process")
+
+current_process: ContextVar[Process | None] = ContextVar("current_process", default=None)
+"""The process that runs this code, if one does."""
+
+
+class Process:
+    """Base class of processes: override `run`. It runs when `Node.spawn` or `Node.start` is given one.
+
+    `trap_exit`: exit signals of linked processes arrive as messages `(EXIT, pid, reason)` instead of
+    ending this process.
+    """
+
+    trap_exit: bool = False
+    node: Node
+    """The node it runs on; there from the moment it is started, as `pid` is."""
+    pid: Pid
+
+    _task: asyncio.Task[None] | None = None
+
+    def attach(self, node: Node, pid: Pid) -> None:
+        """Make it a process of `node` (called by the node, which then runs it)."""
+        self.node = node
+        self.pid = pid
+        self.exit_reason: Term = None
+        self.links: set[Pid] = set()
+        self.unlinking: dict[Pid, int] = {}
+        self.watchers: dict[Reference, tuple[Pid, Term]] = {}
+        self.monitors: set[Reference] = set()
+        self._mailbox: deque[Term] = deque()
+        self._waiter: asyncio.Future[None] | None = None
+
+    async def run(self) -> None:
+        """What the process does; it exits with reason `normal` when this returns.
+
+        A `ProcessExit` raised here gives the exit reason; any other exception becomes
+        `(python_error, class, text)` and is logged.
+        """
+        raise NotImplementedError
+
+    def deliver(self, message: Term, sender: Pid | None = None) -> None:
+        """Put a message into the mailbox (called by the node). `sender` is None when unknown."""
+        self._mailbox.append(message)
+        if self._waiter is not None and not self._waiter.done():
+            self._waiter.set_result(None)
+
+    async def receive(self, timeout: float | None = None) -> Term:
+        """The next message, waiting up to `timeout` seconds (None: for ever).
+
+        Raises `TimeoutError`. When cancelled, no message is lost.
+        """
+        if not self._mailbox:
+            async with asyncio.timeout(timeout):
+                await self._message_arrival()
+        return self._mailbox.popleft()
+
+    async def _message_arrival(self) -> None:
+        while not self._mailbox:
+            self._waiter = asyncio.get_running_loop().create_future()
+            try:
+                await self._waiter
+            finally:
+                self._waiter = None
+
+    def link(self, pid: Pid) -> None:
+        """Link to `pid`: the exit of one is a signal to the other. One that is not there exits with
+        `noproc`."""
+        self.node.link(self, pid)
+
+    def unlink(self, pid: Pid) -> None:
+        """Undo `link`; no exit signal of `pid` arrives after this."""
+        self.node.unlink(self, pid)
+
+    def monitor(self, target: Target) -> Reference:
+        """Get `(DOWN, reference, process, pid or (name, node), reason)` when `target` exits, or at
+        once with `noproc` or `noconnection` if it is not there."""
+        return self.node.monitor(self, target)
+
+    def demonitor(self, reference: Reference) -> None:
+        """Undo `monitor`; a `DOWN` that is in the mailbox already stays there."""
+        self.node.demonitor(reference)
+
+
+def exit_reason_of(error: BaseException, process: Process) -> Term:
+    """The exit reason of a process whose `run` was left by `error`."""
+    if isinstance(error, ProcessExit):
+        return error.reason
+    if isinstance(error, asyncio.CancelledError):
+        return KILLED if process.exit_reason is None else process.exit_reason
+    return (
+        Atom("python_error"),
+        type(error).__name__.encode(),
+        str(error).encode(errors="replace"),
+    )

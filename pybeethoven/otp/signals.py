@@ -1,0 +1,135 @@
+"""What comes in from other nodes: each control message, and what it does here.
+
+Source: https://www.erlang.org/doc/apps/erts/erl_dist_protocol.html#control-messages
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from pybeethoven.dist import control
+from pybeethoven.dist.control import Control, Op
+from pybeethoven.etf import Atom, Term
+from pybeethoven.otp import rpc
+from pybeethoven.otp.process import NOPROC
+
+if TYPE_CHECKING:
+    from pybeethoven.otp.node import Node
+
+
+class Signals:
+    """Hands the signals of other nodes to `node`: one method for each control message."""
+
+    def __init__(self, node: Node) -> None:
+        self._node = node
+        self._handlers = {
+            Op.LINK: self._process_link,
+            Op.SEND: self._process_send,
+            Op.EXIT: self._process_exit,
+            Op.UNLINK: self._process_unlink,
+            Op.REG_SEND: self._process_reg_send,
+            Op.EXIT2: self._process_exit2,
+            Op.MONITOR_P: self._process_monitor_p,
+            Op.DEMONITOR_P: self._process_demonitor_p,
+            Op.MONITOR_P_EXIT: self._process_monitor_p_exit,
+            Op.SEND_SENDER: self._process_send_sender,
+            Op.PAYLOAD_EXIT: self._process_payload_exit,
+            Op.PAYLOAD_EXIT2: self._process_payload_exit2,
+            Op.PAYLOAD_MONITOR_P_EXIT: self._process_payload_monitor_p_exit,
+            Op.SPAWN_REQUEST: self._process_spawn_request,
+            Op.SPAWN_REPLY: self._process_spawn_reply,
+            Op.ALIAS_SEND: self._process_alias_send,
+            Op.UNLINK_ID: self._process_unlink_id,
+            Op.UNLINK_ID_ACK: self._process_unlink_id_ack,
+        }
+
+    def node_up(self, peer: str) -> None:
+        """A connection is up."""
+        self._node.node_up(Atom(peer))
+
+    def node_down(self, peer: str, *, was_up: bool) -> None:
+        """A connection ended, or could not be made."""
+        self._node.node_down(Atom(peer), was_up=was_up)
+
+    def message_received(self, peer: str, received: Control, message: Term) -> None:
+        """Do what a control message says."""
+        if (handler := self._handlers.get(received[0])) is not None:
+            handler(peer, received, message)
+
+    def _process_send(self, peer: str, received: Control, message: Term) -> None:
+        self._node.deliver(received[2], message)
+
+    def _process_send_sender(self, peer: str, received: Control, message: Term) -> None:
+        self._node.deliver(received[2], message, received[1])
+
+    def _process_reg_send(self, peer: str, received: Control, message: Term) -> None:
+        self._node.deliver(received[3], message, received[1])
+
+    def _process_alias_send(self, peer: str, received: Control, message: Term) -> None:
+        self._node.deliver_to_alias(received[2], message)
+
+    def _process_link(self, peer: str, received: Control, message: Term) -> None:
+        _, sender, to = received
+        process = self._node.process(to)
+        if process is None:
+            self._node.send_exit(to, sender, NOPROC)
+        elif sender not in process.unlinking:
+            process.links.add(sender)
+
+    def _process_unlink(self, peer: str, received: Control, message: Term) -> None:
+        _, sender, to = received
+        if (process := self._node.process(to)) is not None:
+            process.links.discard(sender)
+
+    def _process_unlink_id(self, peer: str, received: Control, message: Term) -> None:
+        _, number, sender, to = received
+        self._process_unlink(peer, (Op.UNLINK, sender, to), message)
+        self._node.network.send(peer, *control.unlink_id_ack(number, to, sender))
+
+    def _process_unlink_id_ack(self, peer: str, received: Control, message: Term) -> None:
+        _, number, sender, to = received
+        process = self._node.process(to)
+        if process is not None and process.unlinking.get(sender) == number:
+            del process.unlinking[sender]
+
+    def _process_exit(self, peer: str, received: Control, message: Term) -> None:
+        _, sender, to, reason = received
+        self._node.send_exit(sender, to, reason)
+
+    def _process_payload_exit(self, peer: str, received: Control, message: Term) -> None:
+        self._process_exit(peer, (*received, message), message)
+
+    def _process_exit2(self, peer: str, received: Control, message: Term) -> None:
+        _, sender, to, reason = received
+        self._node.exit_from(sender, to, reason)
+
+    def _process_payload_exit2(self, peer: str, received: Control, message: Term) -> None:
+        self._process_exit2(peer, (*received, message), message)
+
+    def _process_monitor_p(self, peer: str, received: Control, message: Term) -> None:
+        _, watcher, target, reference = received
+        if (process := self._node.process(target)) is not None:
+            process.watchers[reference] = (watcher, target)
+        else:
+            self._node.send_down(target, watcher, reference, NOPROC)
+
+    def _process_demonitor_p(self, peer: str, received: Control, message: Term) -> None:
+        _, _, target, reference = received
+        if (process := self._node.process(target)) is not None:
+            process.watchers.pop(reference, None)
+
+    def _process_monitor_p_exit(self, peer: str, received: Control, message: Term) -> None:
+        _, _, _, reference, reason = received
+        if (monitor := self._node.take_monitor(reference)) is not None:
+            monitor.on_down(reason)
+
+    def _process_payload_monitor_p_exit(self, peer: str, received: Control, message: Term) -> None:
+        self._process_monitor_p_exit(peer, (*received, message), message)
+
+    def _process_spawn_request(self, peer: str, received: Control, message: Term) -> None:
+        _, request, sender, _, mfa, options = received
+        rpc.process_spawn_request(self._node, peer, request, sender, mfa, options, message)
+
+    def _process_spawn_reply(self, peer: str, received: Control, message: Term) -> None:
+        _, request, _, _, result = received
+        rpc.process_spawn_reply(self._node, request, result)
