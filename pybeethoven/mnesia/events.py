@@ -1,0 +1,64 @@
+"""Mnesia's table events and what they change in a table.
+
+Source: https://www.erlang.org/doc/apps/mnesia/mnesia_chap5.html#mnesia-event-handling
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from typing import Any, Final
+
+from pybeethoven.etf import Atom, Term, encode
+from pybeethoven.mnesia.table import Row, Table
+
+WRITE: Final = Atom("write")
+DELETE: Final = Atom("delete")
+
+
+@dataclass(frozen=True, slots=True)
+class Change:
+    """What an event did to our table. `row` is the new row, or `(table, key)` of a delete."""
+
+    operation: Atom
+    row: Row
+    old_rows: list[Row]
+
+
+def apply_event(table: Table, event: Term) -> Change | None:
+    """Do what a detailed table event says; None when it is none, or of another table.
+
+    The old rows of the change are ours, not the event's: after a change of source the two differ.
+    """
+    match event:
+        case ("mnesia_table_event", ("write", table.name, (_, _, *_) as row, *_)):
+            return Change(WRITE, row, table.write(row))
+        case (
+            "mnesia_table_event",
+            ("delete", table.name, (_, key, *_) as row, *_),
+        ):
+            return Change(DELETE, row, table.delete(key))
+    return None
+
+
+def apply_snapshot(
+    table: Table, rows: Iterable[Row], order: Callable[[Row], Any] | None = None
+) -> list[Change]:
+    """Make the table hold exactly `rows`, and give each difference as a change.
+
+    `order`, a sort key of rows, says in which order the writes come; deletes come first.
+    """
+    fresh = Table(table.name, rows)
+    changes = [
+        Change(DELETE, (table.name, row[1]), table.delete(row[1]))
+        for row in table.rows()
+        if not fresh.read(row[1])
+    ]
+    for row in sorted(fresh.rows(), key=order) if order else fresh.rows():
+        if not _same(table.read(row[1]), [row]):
+            changes.append(Change(WRITE, row, table.write(row)))
+    return changes
+
+
+def _same(one: list[Row], other: list[Row]) -> bool:
+    return encode(one) == encode(other)
