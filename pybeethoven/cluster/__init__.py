@@ -1,0 +1,1 @@
+"""BEETHOVEN: finding a cluster, joining it, and its CoreServer. One file per Elixir module."""

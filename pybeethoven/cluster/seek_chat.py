@@ -1,0 +1,74 @@
+"""What a Locator and a BeaconServer say to each other: one JSON object each way.
+
+Source: the module Beethoven.SeekChat of Beethoven 0.3.9.
+
+    -> {"sender":"py@10.0.0.7","type":"seeking","payload":"join"}
+    <- {"type":"reply","sender":"a@10.0.0.1","payload":"joined"}
+"""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from typing import Final
+
+from pybeethoven.errors import RemoteError
+
+SEEKING: Final = "seeking"
+WATCHING: Final = "watching"
+REPLY: Final = "reply"
+TYPES: Final = (SEEKING, WATCHING, REPLY)
+
+MAX_SIZE = 65536
+"""A message may have so many bytes."""
+
+
+class SeekChatError(RemoteError):
+    """Bytes that are no SeekChat message."""
+
+
+@dataclass(frozen=True, slots=True)
+class Message:
+    """`type`: one of `TYPES`. `payload`: `join`, `check`, `joined`, `join_failed`, `self`, `error`,
+    or a list of node names."""
+
+    sender: str
+    type: str
+    payload: str | list[str]
+
+
+def encode(message: Message) -> bytes:
+    """The bytes of a message."""
+    fields = {"sender": message.sender, "type": message.type, "payload": message.payload}
+    return json.dumps(fields, separators=(",", ":")).encode()
+
+
+def decode(data: bytes) -> Message | None:
+    """The message in `data`, or None while it may be incomplete.
+
+    Raises `SeekChatError` when it is none and no more bytes can make it one.
+    """
+    if len(data) > MAX_SIZE:
+        raise SeekChatError(f"a SeekChat message has over {MAX_SIZE} bytes")
+    if data.strip()[:1] not in (b"", b"{"):
+        raise SeekChatError("not a SeekChat message: it is no JSON object")
+    try:
+        fields = json.loads(data)
+    except (ValueError, RecursionError):
+        return None
+    return _message(fields)
+
+
+def _message(fields: object) -> Message:
+    match fields:
+        case {"sender": str(sender), "type": str(kind), "payload": str() | list() as payload} if (
+            kind in TYPES and _is_payload(payload)
+        ):
+            return Message(sender, kind, payload)
+    raise SeekChatError("not a SeekChat message: sender, type and payload must be there")
+
+
+def _is_payload(payload: object) -> bool:
+    return isinstance(payload, str) or (
+        isinstance(payload, list) and all(isinstance(name, str) for name in payload)
+    )
