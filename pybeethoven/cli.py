@@ -1,0 +1,149 @@
+"""The command line: `pybeethoven join`."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import logging
+import os
+import signal
+import sys
+from collections.abc import Callable
+from contextlib import suppress
+from typing import Any, NoReturn
+
+import click
+from rich.console import Console
+from rich.logging import RichHandler
+
+from pybeethoven.cluster.beethoven import Beethoven
+from pybeethoven.cluster.tracker import ONLINE, TrackerRow
+from pybeethoven.errors import BeethovenError
+from pybeethoven.otp.cookie import check_cookie, read_cookie
+
+Print = Callable[[dict[str, Any]], None]
+"""Prints one event."""
+
+
+@click.group(context_settings={"help_option_names": ["-h", "--help"]})
+@click.version_option(package_name="pybeethoven")
+def main() -> None:
+    """Bring a Python process into a Beethoven (Elixir) cluster."""
+
+
+@main.command(context_settings={"auto_envvar_prefix": "PYBEETHOVEN"})
+@click.option("--name", required=True, help="This node's name, e.g. py@127.0.0.1.")
+@click.option("--cookie", help="The cluster's cookie. Others on this machine can see it here.")
+@click.option(
+    "--cookie-file",
+    type=click.Path(),
+    help="A file that holds the cookie and that only you may read.  [default: ~/.erlang.cookie]",
+)
+@click.option("--net", default="127.0.0.0/29", show_default=True, help="Where to seek a beacon.")
+@click.option("--port", default=33000, show_default=True, help="The port of the beacons.")
+@click.option(
+    "--json",
+    "as_json",
+    is_flag=True,
+    envvar="PYBEETHOVEN_JSON",
+    help="Print one JSON object a line.",
+)
+@click.option(
+    "--for",
+    "seconds",
+    type=click.FloatRange(min=0),
+    envvar="PYBEETHOVEN_FOR",
+    help="End after so many seconds.",
+)
+@click.option("-v", "--verbose", is_flag=True, help="Log what happens to standard error.")
+def join(
+    name: str,
+    cookie: str | None,
+    cookie_file: str | None,
+    net: str,
+    port: int,
+    as_json: bool,
+    seconds: float | None,
+    verbose: bool,
+) -> None:
+    """Join a cluster and report each node that comes or goes, until SIGINT or SIGTERM.
+
+    Every option can also be given as a variable, e.g. PYBEETHOVEN_NAME, PYBEETHOVEN_COOKIE.
+    """
+    _log(verbose)
+    try:
+        secret = read_cookie(cookie_file) if cookie is None else check_cookie(cookie)
+        beethoven = Beethoven(name, cookie=secret, cluster_net=net, listener_port=port)
+        asyncio.run(_join(beethoven, _print_json if as_json else _print_text, seconds))
+    except BeethovenError as error:
+        _fail(str(error))
+    except BrokenPipeError:
+        # Whoever read our output has gone; Python would report that again when it flushes.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+
+
+async def _join(beethoven: Beethoven, print_event: Print, seconds: float | None) -> None:
+    """Run until the time is over or a signal comes; then leave."""
+    report = asyncio.create_task(_report(beethoven, print_event))
+    loop = asyncio.get_running_loop()
+    for number in (signal.SIGINT, signal.SIGTERM):
+        loop.add_signal_handler(number, report.cancel)
+    if seconds is not None:
+        loop.call_later(seconds, report.cancel)
+    with suppress(asyncio.CancelledError):
+        await report
+
+
+async def _report(beethoven: Beethoven, print_event: Print) -> None:
+    async with beethoven:
+        mode = await beethoven.core_server.get_mode()
+        nodes = [_fields(row) for row in await beethoven.core_server.fetch_all()]
+        updates = beethoven.core_server.updates()
+        if beethoven.via is None:
+            print_event({"event": "standalone"})
+        else:
+            joined = {"event": "joined", "via": beethoven.via, "mode": mode, "nodes": nodes}
+            print_event(joined)
+        async for update in updates:
+            print_event({"event": "node_update", **_fields(update)})
+
+
+def _fields(row: TrackerRow) -> dict[str, str]:
+    last_change = row.last_change.isoformat(timespec="microseconds").replace("+00:00", "Z")
+    return {"node": row.node, "status": row.status, "last_change": last_change}
+
+
+def _print_json(event: dict[str, Any]) -> None:
+    print(json.dumps(event, separators=(",", ":")), flush=True)
+
+
+def _print_text(event: dict[str, Any]) -> None:
+    console = Console(highlight=False, soft_wrap=True)
+    match event:
+        case {"event": "standalone"}:
+            console.print("no beacon found: standalone")
+        case {"event": "joined", "via": via, "mode": mode, "nodes": nodes}:
+            console.print(f"joined through {via}: {mode}")
+            for node in nodes:
+                console.print(f"  {_status_text(node)}")
+        case _:
+            console.print(_status_text(event))
+    sys.stdout.flush()
+
+
+def _status_text(event: dict[str, Any]) -> str:
+    colour = "green" if event["status"] == ONLINE else "red"
+    return f"{event['node']} [{colour}]{event['status']}[/] [dim]{event['last_change']}[/]"
+
+
+def _log(verbose: bool) -> None:
+    logging.basicConfig(
+        level=logging.INFO if verbose else logging.ERROR,
+        format="%(name)s: %(message)s",
+        handlers=[RichHandler(console=Console(stderr=True), show_path=False)],
+    )
+
+
+def _fail(message: str) -> NoReturn:
+    click.echo(f"pybeethoven: {message}", err=True)
+    sys.exit(2)
