@@ -1,0 +1,40 @@
+# `make demo` and `make test` install what they need and say so: Erlang and Elixir with apt-get when
+# run as root, everything in Python into .venv.
+
+PYTHON ?= python3
+BIN := .venv/bin
+PACKAGES := erlang-base erlang-mnesia elixir
+PYTEST_ARGS ?=
+
+.PHONY: demo test lint beam clean
+
+demo: .venv/installed beam
+	$(BIN)/python -m erlang_interop.demo
+
+test: .venv/installed beam lint
+	$(BIN)/pytest $(PYTEST_ARGS)
+
+lint: .venv/installed
+	$(BIN)/ruff check
+	$(BIN)/ruff format --check
+	$(BIN)/mypy
+
+beam:
+	@if which erl epmd elixir >/dev/null; then exit 0; fi; \
+	if [ "$$(id -u)" != 0 ]; then \
+		echo "Erlang and Elixir are needed. As root: apt-get install $(PACKAGES)" >&2; exit 1; \
+	fi; \
+	echo "Installing $(PACKAGES) with apt-get"; \
+	apt-get -qq update && \
+	DEBIAN_FRONTEND=noninteractive apt-get -qqy install --no-install-recommends $(PACKAGES) >/dev/null
+
+.venv/installed: pyproject.toml
+	@echo "Installing pybeethoven and what its tests need into .venv"
+	@$(PYTHON) -c 'import ensurepip' 2>/dev/null || [ "$$(id -u)" != 0 ] || \
+		{ apt-get -qq update && apt-get -qqy install python3-venv >/dev/null; }
+	$(PYTHON) -m venv .venv
+	$(BIN)/pip install --quiet --disable-pip-version-check --editable '.[dev]'
+	@touch $@
+
+clean:
+	rm -rf .venv .mypy_cache .pytest_cache .ruff_cache .hypothesis

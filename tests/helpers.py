@@ -1,0 +1,57 @@
+"""What several tests use: a process that records, and waiting with a limit."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable
+from typing import TypeVar
+
+from pybeethoven import Atom, Pid, Process, Reference, Term
+from tests.timing import UNIT
+
+T = TypeVar("T")
+
+LIMIT = 10 * UNIT
+"""Seconds that anything awaited in a test may take; most take milliseconds."""
+
+
+async def soon(awaitable: Awaitable[T]) -> T:
+    """What `awaitable` gives, within `LIMIT`."""
+    async with asyncio.timeout(LIMIT):
+        return await awaitable
+
+
+def atoms(*names: str) -> tuple[Atom, ...]:
+    """A tuple of atoms."""
+    return tuple(Atom(name) for name in names)
+
+
+def node_update(node: str, status: str) -> Term:
+    """The message that a follower gets."""
+    return (Atom("$gen_cast"), (Atom("node_update"), atoms(node, status)))
+
+
+class Recorder(Process):
+    """A process that does nothing but keep its messages for the test to read."""
+
+    def __init__(self, *, trap_exit: bool = False) -> None:
+        self.trap_exit = trap_exit
+        self.messages: asyncio.Queue[Term] = asyncio.Queue()
+
+    def deliver(self, message: Term, sender: Pid | None = None) -> None:
+        """Keep it."""
+        self.messages.put_nowait(message)
+
+    async def run(self) -> None:
+        """Live until ended by a signal."""
+        await asyncio.get_running_loop().create_future()
+
+    async def next(self) -> Term:
+        """The next message, within `LIMIT`."""
+        return await soon(self.messages.get())
+
+    async def next_down(self, reference: Reference) -> Term:
+        """The reason in the next message, which must be the DOWN of a monitor."""
+        down, of, _, _, reason = await self.next()
+        assert (down, of) == (Atom("DOWN"), reference)
+        return reason

@@ -1,0 +1,43 @@
+"""Fixtures for tests of Python nodes among BEAM nodes."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Callable
+
+import pytest
+
+from erlang_interop.peers import Peers
+from pybeethoven import Beethoven, Node
+
+Member = Callable[..., Beethoven]
+"""Makes a member of the test's cluster, given its name."""
+
+
+@pytest.fixture
+def cluster(peers: Peers, monkeypatch: pytest.MonkeyPatch) -> Peers:
+    """The BEAM nodes of a test, whose EPMD is that of this process too."""
+    for name, value in peers.env.items():
+        monkeypatch.setenv(name, value)
+    return peers
+
+
+@pytest.fixture
+def member(cluster: Peers) -> Member:
+    """Makes Beethoven nodes that look for the beacon of the test's cluster."""
+
+    def make(name: str = "py@127.0.0.1", *, cookie: str | None = None) -> Beethoven:
+        return Beethoven(
+            name,
+            cookie=cookie or cluster.cookie,
+            cluster_net=cluster.cluster_net,
+            listener_port=cluster.listener_port,
+        )
+
+    return make
+
+
+@pytest.fixture
+async def node(cluster: Peers) -> AsyncIterator[Node]:
+    """A plain node, `py@127.0.0.1`, that can connect to the BEAM nodes of the test."""
+    async with Node("py@127.0.0.1", cluster.cookie) as node:
+        yield node

@@ -1,0 +1,230 @@
+"""The command `pybeethoven join`, as a person or a supervisor would run it."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import signal
+import sys
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager, suppress
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from erlang_interop.peers import Peers
+from tests.helpers import LIMIT, soon
+from tests.timing import UNIT
+
+A, B, PY = "a@127.0.0.1", "b@127.0.0.1", "py@127.0.0.1"
+COMMAND = (sys.executable, "-m", "pybeethoven", "join")
+
+
+@asynccontextmanager
+async def running(
+    *args: str, env: dict[str, str] | None = None
+) -> AsyncIterator[asyncio.subprocess.Process]:
+    """The command, running; killed at the end if it still is."""
+    process = await asyncio.create_subprocess_exec(
+        *COMMAND,
+        *args,
+        env={**os.environ, **(env or {})},
+        stdout=asyncio.subprocess.PIPE,
+        stderr=asyncio.subprocess.PIPE,
+    )
+    try:
+        yield process
+    finally:
+        with suppress(ProcessLookupError):
+            process.kill()
+        await process.communicate()
+
+
+async def run(*args: str, env: dict[str, str] | None = None) -> tuple[int, str, str]:
+    """The command, run to its end: exit status, output, errors."""
+    async with running(*args, env=env) as process:
+        out, err = await soon(process.communicate())
+        assert process.returncode is not None
+        return process.returncode, out.decode(), err.decode()
+
+
+async def next_event(process: asyncio.subprocess.Process) -> dict[str, Any]:
+    """The next line, which must be a JSON object."""
+    assert process.stdout is not None
+    line = await soon(process.stdout.readline())
+    assert line, (await process.communicate())[1].decode()
+    event: dict[str, Any] = json.loads(line)
+    return event
+
+
+def options(cluster: Peers, name: str = PY) -> list[str]:
+    """What tells the command of the test's cluster."""
+    return [
+        *("--name", name, "--cookie", cluster.cookie),
+        *("--net", cluster.cluster_net, "--port", str(cluster.listener_port)),
+    ]
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+async def test_joined_updates_and_end(cluster: Peers, number: signal.Signals) -> None:
+    """It says who is there, who goes and comes back, and ends cleanly on a signal."""
+    a = await cluster.start(A)
+    b = await cluster.start(B)
+    async with running(*options(cluster), "--json") as process:
+        joined = await next_event(process)
+        assert (joined["event"], joined["via"], joined["mode"]) == ("joined", A, "clustered")
+        assert {(n["node"], n["status"]) for n in joined["nodes"]} == {
+            (name, "online") for name in (A, B, PY)
+        }
+        await b.kill()
+        gone = await next_event(process)
+        assert gone.pop("last_change").endswith("Z")
+        assert gone == {"event": "node_update", "node": B, "status": "offline"}
+        await cluster.start(B)
+        assert (await next_event(process))["status"] == "online"
+        process.send_signal(number)
+        async with asyncio.timeout(1 * UNIT):
+            assert await process.wait() == 0
+        out, err = await process.communicate()
+        assert (out, err) == (b"", b"")
+    await cluster.await_tracker(a, {PY: "offline"})
+
+
+async def test_killed_and_started_again(cluster: Peers) -> None:
+    """A process that is killed is offline for the peers; under the same name it is online again."""
+    a = await cluster.start(A)
+    for _ in range(2):
+        async with running(*options(cluster), "--json") as process:
+            assert (await next_event(process))["event"] == "joined"
+            await cluster.await_tracker(a, {PY: "online"})
+            process.kill()
+            await cluster.await_tracker(a, {PY: "offline"})
+
+
+async def test_standalone_for_a_while(cluster: Peers) -> None:
+    """Without a beacon it says so and goes on; --for ends it. In text and in JSON."""
+    args = [*options(cluster), "--for", str(2 * UNIT)]
+    assert await run(*args) == (0, "no beacon found: standalone\n", "")
+    assert await run(*args, "--json") == (0, '{"event":"standalone"}\n', "")
+
+
+async def test_text(cluster: Peers) -> None:
+    """Without --json a person can read it."""
+    await cluster.start(A)
+    status, out, err = await run(*options(cluster), "--for", str(1 * UNIT))
+    assert (status, err) == (0, "")
+    assert out.startswith(f"joined through {A}: clustered\n  {A} online 20")
+
+
+async def test_variables_and_cookie_files(cluster: Peers, tmp_path: Path) -> None:
+    """Each option can be a variable; the cookie can be in a file, by default the one erl uses."""
+    await cluster.start(A)
+    env = {
+        "PYBEETHOVEN_NAME": PY,
+        "PYBEETHOVEN_NET": cluster.cluster_net,
+        "PYBEETHOVEN_PORT": str(cluster.listener_port),
+        "PYBEETHOVEN_FOR": "0.5",
+        "PYBEETHOVEN_JSON": "1",
+        "HOME": str(tmp_path),
+    }
+    cookie = tmp_path / ".erlang.cookie"
+    cookie.write_text(cluster.cookie)
+    cookie.chmod(0o600)
+    for more in ({}, {"PYBEETHOVEN_COOKIE": cluster.cookie}, {"PYBEETHOVEN_COOKIE_FILE": cookie}):
+        status, out, _ = await run(env={**env, **{name: str(v) for name, v in more.items()}})
+        assert (status, json.loads(out)["event"]) == (0, "joined")
+    cookie.chmod(0o644)
+    status, out, err = await run(env=env)
+    assert (status, out) == (2, "")
+    assert (
+        err == f"pybeethoven: others may read the cookie file {cookie}; run: chmod 400 {cookie}\n"
+    )
+
+
+@pytest.mark.parametrize(
+    ("args", "message"),
+    [
+        (["--name", "py"], "the node name 'py' has no '@'; it must look like py@127.0.0.1"),
+        (["--name", "p y@127.0.0.1"], "letters, digits, '_' or '-' before the '@'"),
+        (["--name", "py@"], "no usable host behind the '@'"),
+        (["--net", "10.0.0.0/33"], "'10.0.0.0/33' is not a network; it must look like"),
+        (["--net", "10.0.0.0/8"], "the network 10.0.0.0/8 has over 65536 hosts"),
+        (["--port", "0"], "the listener port is 0; it must be from 1 to 65535"),
+        (["--port", "65536"], "the listener port is 65536; it must be from 1 to 65535"),
+        (["--cookie", ""], "the cookie must hold 1 to 255 printable characters"),
+        (["--name", "py@192.0.2.1"], "cannot listen on the host of 'py@192.0.2.1'"),
+    ],
+)
+async def test_settings_that_cannot_be_used(cluster: Peers, args: list[str], message: str) -> None:
+    """One line says what is wrong; the exit status is 2."""
+    status, out, err = await run(*options(cluster), *args)
+    assert (status, out) == (2, "")
+    assert message in err
+    assert err.count("\n") == 1
+
+
+async def test_no_cookie(cluster: Peers, tmp_path: Path) -> None:
+    """Without a cookie anywhere it says where it looked and what to give."""
+    status, _, err = await run("--name", PY, env={"HOME": str(tmp_path)})
+    assert status == 2
+    assert err.startswith(f"pybeethoven: no cookie: {tmp_path}/.erlang.cookie cannot be read")
+
+
+async def test_name_taken(cluster: Peers) -> None:
+    """A name that a live node has is refused."""
+    await cluster.start(A)
+    status, _, err = await run(*options(cluster, A))
+    assert (status, err.count("\n")) == (2, 1)
+    assert "the name 'a' is already registered with EPMD" in err
+
+
+async def test_epmd_out_of_reach(cluster: Peers, tmp_path: Path) -> None:
+    """With no EPMD to reach or to start it names the address that it tried."""
+    env = {"ERL_EPMD_PORT": "1", "PATH": str(tmp_path)}
+    status, _, err = await run(*options(cluster), env=env)
+    assert (status, err.count("\n")) == (2, 1)
+    assert "EPMD cannot be reached at 127.0.0.1:1" in err
+
+
+async def test_wrong_cookie(cluster: Peers) -> None:
+    """A beacon that refuses us is an error that names the likely cause, and no cookie."""
+    await cluster.start(A)
+    status, _, err = await run(*options(cluster), "--cookie", "another")
+    assert (status, err.count("\n")) == (2, 1)
+    assert "answered 'join_failed'" in err
+    assert "the cookie differs" in err
+    assert "another" not in err
+
+
+@pytest.mark.parametrize("payload", ["self", "error"])
+async def test_beacon_that_refuses(cluster: Peers, payload: str) -> None:
+    """The answers that a healthy beacon gives only to nodes in trouble end the command too."""
+
+    async def answer(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await reader.read(1000)
+        sender = PY if payload == "self" else A
+        reply = {"type": "reply", "sender": sender, "payload": payload}
+        writer.write(json.dumps(reply).encode())
+        writer.close()
+
+    async with await asyncio.start_server(answer, "127.0.0.1", cluster.listener_port):
+        status, _, err = await run(*options(cluster))
+    assert (status, err.count("\n")) == (2, 1)
+    assert f"answered {payload!r}" in err
+
+
+async def test_reader_that_goes_away(cluster: Peers) -> None:
+    """When nobody reads the output any more it ends without a traceback."""
+    a = await cluster.start(A)
+    async with running(*options(cluster), "--json") as process:
+        assert process.stdout is not None
+        await next_event(process)
+        transport = process._transport.get_pipe_transport(1)  # type: ignore[attr-defined]
+        transport.close()
+        await cluster.start(B)
+        assert await asyncio.wait_for(process.wait(), LIMIT) == 0
+        assert process.stderr is not None
+        assert await process.stderr.read() == b""
+    await cluster.await_tracker(a, {PY: "offline"})
