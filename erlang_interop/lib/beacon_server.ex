@@ -22,7 +22,9 @@ defmodule BeethovenPeer.BeaconServer do
   def init(options), do: {:ok, {listen(options), options}}
 
   @impl true
-  def handle_cast(:recover, {{:error, _reason}, options}), do: {:noreply, {listen(options), options}}
+  def handle_cast(:recover, {{:error, _reason}, options}),
+    do: {:noreply, {listen(options), options}}
+
   def handle_cast(:recover, state), do: {:noreply, state}
 
   defp listen(options) do

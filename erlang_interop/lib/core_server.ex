@@ -103,7 +103,10 @@ defmodule BeethovenPeer.CoreServer do
   defp take_offline(node) do
     commit(fn ->
       [{@table, ^node, status, _last_change}] = :mnesia.wread({@table, node})
-      if status == :offline, do: :ok, else: :mnesia.write({@table, node, :offline, DateTime.utc_now()})
+
+      if status == :offline,
+        do: :ok,
+        else: :mnesia.write({@table, node, :offline, DateTime.utc_now()})
     end)
   end
 

@@ -67,9 +67,14 @@ defmodule BeethovenPeer.SeekChat do
     end
   end
 
-  defp string(<<?", rest::binary>>, seen), do: {seen |> Enum.reverse() |> IO.iodata_to_binary(), rest}
+  defp string(<<?", rest::binary>>, seen),
+    do: {seen |> Enum.reverse() |> IO.iodata_to_binary(), rest}
+
   defp string(<<?\\, ?u, rest::binary>>, seen), do: unicode(rest, seen)
-  defp string(<<?\\, c, rest::binary>>, seen), do: string(rest, [Map.get(@short, c, <<c>>) | seen])
+
+  defp string(<<?\\, c, rest::binary>>, seen),
+    do: string(rest, [Map.get(@short, c, <<c>>) | seen])
+
   defp string(<<c, rest::binary>>, seen), do: string(rest, [c | seen])
   defp string("", _seen), do: throw(:malformed)
 

@@ -32,7 +32,10 @@ defmodule TrackerWatch do
   # Mnesia sends an event before it writes the row; the lock waits for the row.
   defp rows do
     pattern = {CoreTracker, :_, :_, :_}
-    {:atomic, rows} = :mnesia.transaction(fn -> :mnesia.match_object(CoreTracker, pattern, :read) end)
+
+    {:atomic, rows} =
+      :mnesia.transaction(fn -> :mnesia.match_object(CoreTracker, pattern, :read) end)
+
     rows
   end
 end

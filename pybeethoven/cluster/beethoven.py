@@ -22,8 +22,8 @@ class Beethoven:
 
     `name`: the node's name, like `py@10.0.0.7`; peers must reach this machine at its host part.
     `cookie`: the cluster's secret, by default what `~/.erlang.cookie` holds.
-    `cluster_net`, `listener_port`: where to look for a beacon, as the cluster's own nodes have them in
-    `cluster_net`, `cluster_net_mask` and `listener_port`.
+    `cluster_net`, `listener_port`: where to look for a beacon, as the cluster's own nodes have them
+    in `cluster_net`, `cluster_net_mask` and `listener_port`.
     `hidden`: stay out of the peers' `nodes()`; a node that is not gets replicas and roles that it
     cannot hold.
     `net_ticktime` (seconds): silence after which a peer is down, the same on all nodes.
@@ -69,9 +69,9 @@ class Beethoven:
         """Start the node, find a beacon, join, and start the CoreServer; without a beacon, go on
         standalone.
 
-        Raises `NameTaken`, `EpmdUnreachable` or `EpmdError`; `ConfigError` if the name's host is not
-        this machine; `JoinError` if no beacon lets us in; `MirrorError` if the cluster has no tracker.
-        On an error, or when cancelled, nothing stays behind.
+        Raises `NameTaken`, `EpmdUnreachable` or `EpmdError`; `ConfigError` if the name's host is
+        not this machine; `JoinError` if no beacon lets us in; `MirrorError` if the cluster has no
+        tracker. On an error, or when cancelled, nothing stays behind.
         """
         try:
             await self.node.start_node()

@@ -61,9 +61,9 @@ def mnesia_notify(change: Change, own_node: str) -> tuple[Atom, Atom] | None:
 class Updates:
     """The node updates from the moment it was made, for code that is not a process.
 
-    `async for update in core_server.updates()` waits for each. It ends when the CoreServer does, and
-    raises `UpdatesLost` behind the last of `MAX_UNREAD` that were not read. A cancelled wait loses
-    nothing.
+    `async for update in core_server.updates()` waits for each. It ends when the CoreServer does,
+    and raises `UpdatesLost` behind the last of `MAX_UNREAD` that were not read. A cancelled wait
+    loses nothing.
     """
 
     def __init__(self) -> None:
@@ -114,7 +114,8 @@ class CoreServer(GenServer):
     # For everybody
 
     async def alert_me(self, follower: Target) -> None:
-        """Have `(node_update, (node, status))` cast to `follower` whenever another node comes or goes.
+        """Have `(node_update, (node, status))` cast to `follower` whenever another node comes or
+        goes.
 
         `follower`: a process, a pid, a name on this node or (name, node). Registering twice alerts
         once; a follower that ends is forgotten. What happens after this returns is not missed.

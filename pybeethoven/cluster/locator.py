@@ -1,6 +1,7 @@
 """The Locator: asks every host of the cluster's network for a beacon, and has it let us in.
 
-Source: the module Beethoven.Locator of Beethoven 0.3.9; unlike it, this one asks many hosts at once.
+Source: the module Beethoven.Locator of Beethoven 0.3.9; unlike it, this one asks many hosts at
+once.
 """
 
 from __future__ import annotations
@@ -75,18 +76,19 @@ class Locator:
     async def seek(self) -> str | None:
         """Join through the first beacon that lets us in: its node's name, or None if there is none.
 
-        Raises `JoinError` if beacons were found and none let us in. A beacon of our own node does not
-        count, but when there is no other it is a `JoinError`. When cancelled, no connection is left.
+        Raises `JoinError` if beacons were found in the last round and none let us in. A beacon
+        of our own node does not count, but when there is no other it is a `JoinError`. When
+        cancelled, no connection is left.
         """
         for round_number in range(1, ROUNDS + 1):
             self._refusals.clear()
             if (via := await self._seek_once()) is not None:
                 return via
-            if self._refusals:
-                raise min(self._refusals, key=lambda refusal: refusal.answer == "self")
-            logger.info("no beacon found in round %d of %d", round_number, ROUNDS)
+            logger.info("no beacon let us in in round %d of %d", round_number, ROUNDS)
             if round_number < ROUNDS:
                 await asyncio.sleep(self.backoff())
+        if self._refusals:
+            raise min(self._refusals, key=lambda refusal: refusal.answer == "self")
         return None
 
     async def _seek_once(self) -> str | None:
@@ -160,9 +162,11 @@ class Locator:
         """A beacon that is closed on without a word logs an error; `watching` is harmless."""
         farewell = Message(self.name, seek_chat.WATCHING, "check")
         for _, beacon in _taken_from(beacons):
-            with suppress(OSError, TimeoutError, SeekChatError):
-                await self._ask(*beacon, farewell)
-            beacon[1].close()
+            try:
+                with suppress(OSError, TimeoutError, SeekChatError):
+                    await self._ask(*beacon, farewell)
+            finally:
+                beacon[1].close()
 
 
 def _taken_from(beacons: dict[str, Beacon]) -> Iterator[tuple[str, Beacon]]:

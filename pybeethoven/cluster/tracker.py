@@ -21,8 +21,8 @@ _EPOCH: Final = datetime.min.replace(tzinfo=UTC)
 
 @dataclass(frozen=True, slots=True)
 class TrackerRow:
-    """A node of the cluster. `status`: `online` or `offline`, since `last_change`, an aware UTC time
-    by the clock of the BEAM peer that wrote it."""
+    """A node of the cluster. `status`: `online` or `offline`, since `last_change`, an aware UTC
+    time by the clock of the BEAM peer that wrote it."""
 
     node: Atom
     status: Atom
@@ -55,7 +55,7 @@ def to_datetime(term: Term) -> datetime:
               "second": int(s), "microsecond": (int(us), int())}:  # fmt: skip
             try:
                 return datetime(y, mo, d, h, mi, min(s, 59), us, tzinfo=UTC)
-            except ValueError:
+            except (ValueError, OverflowError):
                 return _EPOCH
     return _EPOCH
 

@@ -31,13 +31,15 @@ def apply_event(table: Table, event: Term) -> Change | None:
     The old rows of the change are ours, not the event's: after a change of source the two differ.
     """
     match event:
-        case ("mnesia_table_event", ("write", table.name, (_, _, *_) as row, *_)):
+        case ("mnesia_table_event", ("write", table.name, tuple((_, _, *_)) as row, *_)):
             return Change(WRITE, row, table.write(row))
         case (
             "mnesia_table_event",
-            ("delete", table.name, (_, key, *_) as row, *_),
+            ("delete", table.name, tuple((_, key, *others)) as row, *_),
         ):
-            return Change(DELETE, row, table.delete(key))
+            # `delete_object` names a whole record, and takes out that one alone.
+            gone = not others or _same(table.read(key), [row])
+            return Change(DELETE, row, table.delete(key) if gone else [])
     return None
 
 

@@ -13,7 +13,7 @@ from collections.abc import Callable, Sequence
 from typing import Any, Final
 
 from pybeethoven.errors import BeethovenError, MirrorError
-from pybeethoven.etf import Atom, Pid, Term
+from pybeethoven.etf import Atom, Export, Pid, Term
 from pybeethoven.mnesia.events import WRITE, Change, apply_event, apply_snapshot
 from pybeethoven.mnesia.table import Row, Table
 from pybeethoven.otp import GenServer
@@ -21,6 +21,7 @@ from pybeethoven.otp import GenServer
 logger = logging.getLogger(__name__)
 
 DETAILED: Final = Atom("detailed")
+READ: Final = Atom("read")
 WILDCARD: Final[Term] = [(Atom("_"), [], [Atom("$_")])]
 """The match specification that selects every row."""
 
@@ -29,9 +30,9 @@ class Mirror(GenServer):
     """Mirrors the Mnesia table `name`.
 
     `peers()` gives the nodes that may be the source, the preferred one first. `on_change` is called
-    with each change after it is in `table`; `on_detached` when no peer offers the table any more (its
-    rows stay). `order` is a sort key: the order in which differences are told after a change of
-    source. None of them may block.
+    with each change after it is in `table`; `on_detached` when no peer offers the table any more
+    (its rows stay). `order` is a sort key: the order in which differences are told after a change
+    of source. None of them may block.
     """
 
     trap_exit = True
@@ -99,6 +100,19 @@ class Mirror(GenServer):
         if answer != (Atom("ok"), peer):
             raise MirrorError(f"{peer} refused the subscription: {answer!r}")
         self._link = next((pid for pid in self.links if pid.node == peer), None)
-        rows = await self.node.rpc(peer, "mnesia", "dirty_select", [self.table.name, WILDCARD])
+        rows = await self._snapshot(peer)
         self.source = peer
         return apply_snapshot(self.table, rows, self._order)
+
+    async def _snapshot(self, peer: str) -> list[Row]:
+        """All rows, read in a transaction.
+
+        A dirty read may miss a write whose event was sent just before we subscribed: Mnesia tells
+        of a write before it does it, but holds the lock until after.
+        """
+        select = [Export(Atom("mnesia"), Atom("select"), 3), [self.table.name, WILDCARD, READ]]
+        answer = await self.node.rpc(peer, "mnesia", "transaction", select)
+        match answer:
+            case ("atomic", list(rows)):
+                return rows
+        raise MirrorError(f"{peer} could not read the table: {answer!r}")

@@ -55,8 +55,9 @@ class ConnectionOwner(Protocol):
 class Connection(asyncio.Protocol):
     """The asyncio driver of one connection.
 
-    `net_ticktime` (seconds): silence for longer than this ends it; a tick is sent in each quarter of
-    it in which nothing else was. `handshake_timeout` (seconds): the handshake may take this long.
+    `net_ticktime` (seconds): silence for longer than this ends it; a tick is sent in each quarter
+    of it in which nothing else was. `handshake_timeout` (seconds): the handshake may take this
+    long.
     """
 
     def __init__(
@@ -177,7 +178,7 @@ class Connection(asyncio.Protocol):
         match event:
             case NameReceived(peer):
                 self.peer = peer
-                self._handshake.send_status(self._owner.status_for(self, peer))
+                self._answer_name(self._owner.status_for(self, peer))
             case StatusReceived(Status.ALIVE):
                 self._handshake.answer_alive(self._owner.proceed_when_alive(self))
             case StatusReceived(Status.NOK | Status.NOT_ALLOWED as status):
@@ -186,6 +187,12 @@ class Connection(asyncio.Protocol):
                 raise HandshakeError(f"{self.peer_name} keeps its older connection")
             case Completed(peer, flags):
                 self._become_up(peer, flags)
+
+    def _answer_name(self, status: Status) -> None:
+        self._handshake.send_status(status)
+        if status in (Status.NOK, Status.NOT_ALLOWED):
+            self._write_handshake()
+            self.close(HandshakeError(f"{self.peer_name} was answered {status}"))
 
     def _become_up(self, peer: Identity, flags: Flag) -> None:
         assert self._timer is not None

@@ -22,6 +22,10 @@ ANSWER_TIME = 5.0
 START_ATTEMPTS = 20
 START_INTERVAL = 0.1
 """An `epmd -daemon` just started has `START_ATTEMPTS` times this many seconds to listen."""
+NAME_ATTEMPTS = 3
+NAME_INTERVAL = 0.05
+"""A name that is taken is asked for so often, so many seconds apart: EPMD may not have seen yet
+that the node which had it, maybe this one before a restart, is gone."""
 
 _T = TypeVar("_T")
 
@@ -38,7 +42,7 @@ def epmd_port() -> int:
 
 
 def local_epmd_host() -> str:
-    """Where this host's EPMD is asked: the first of `ERL_EPMD_ADDRESS`, else the loopback address."""
+    """Where this host's EPMD is asked: the first of `ERL_EPMD_ADDRESS`, else 127.0.0.1."""
     return os.environ.get("ERL_EPMD_ADDRESS", "").split(",")[0].strip() or "127.0.0.1"
 
 
@@ -49,14 +53,9 @@ class Registration:
     creation: int
     writer: asyncio.StreamWriter
 
-    def close(self) -> None:
-        """Give the name back. Does not wait."""
-        self.writer.close()
-
-    async def closed(self) -> None:
-        """Wait until the connection to EPMD is closed, with or without an error."""
-        with suppress(OSError):
-            await self.writer.wait_closed()
+    async def close(self) -> None:
+        """Give the name back. When this returns, EPMD lets it be registered anew."""
+        await _close(self.writer)
 
 
 async def register(alive_name: str, port: int, *, hidden: bool) -> Registration:
@@ -65,19 +64,28 @@ async def register(alive_name: str, port: int, *, hidden: bool) -> Registration:
     Starts `epmd -daemon` when it is installed and none answers. Raises `EpmdUnreachable`,
     `NameTaken` or `EpmdError`. When cancelled, nothing stays registered.
     """
+    for _ in range(NAME_ATTEMPTS):
+        if (registration := await _register_once(alive_name, port, hidden)) is not None:
+            return registration
+        await asyncio.sleep(NAME_INTERVAL)
+    raise NameTaken(
+        f"the name {alive_name!r} is already registered with EPMD: another node uses it; "
+        f"choose another name or stop that node"
+    )
+
+
+async def _register_once(alive_name: str, port: int, hidden: bool) -> Registration | None:
     reader, writer = await _open_local()
     try:
         writer.write(protocol.alive2_request(alive_name, port, hidden=hidden))
         answer = await _read_answer(reader, protocol.parse_alive2_response)
-        if answer.result != 0:
-            raise NameTaken(
-                f"the name {alive_name!r} is already registered with EPMD: another node uses it; "
-                f"choose another name or stop that node"
-            )
     except BaseException:
-        writer.close()
+        await _close(writer)
         raise
-    return Registration(answer.creation, writer)
+    if answer.result == 0:
+        return Registration(answer.creation, writer)
+    await _close(writer)
+    return None
 
 
 async def look_up(alive_name: str, host: str) -> int | None:
@@ -91,7 +99,13 @@ async def look_up(alive_name: str, host: str) -> int | None:
         answer = await _read_answer(reader, protocol.parse_port2_response)
         return answer.port if isinstance(answer, protocol.Port2Response) else None
     finally:
-        writer.close()
+        await _close(writer)
+
+
+async def _close(writer: asyncio.StreamWriter) -> None:
+    writer.close()
+    with suppress(OSError):
+        await writer.wait_closed()
 
 
 async def _open(host: str) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
@@ -120,13 +134,18 @@ async def _open_local() -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
 
 
 async def _start_daemon(executable: str) -> None:
-    process = await asyncio.create_subprocess_exec(
-        executable,
-        "-daemon",
-        stdin=asyncio.subprocess.DEVNULL,
-        stdout=asyncio.subprocess.DEVNULL,
-        stderr=asyncio.subprocess.DEVNULL,
-    )
+    try:
+        process = await asyncio.create_subprocess_exec(
+            executable,
+            "-daemon",
+            stdin=asyncio.subprocess.DEVNULL,
+            stdout=asyncio.subprocess.DEVNULL,
+            stderr=asyncio.subprocess.DEVNULL,
+        )
+    except OSError as error:
+        raise EpmdUnreachable(
+            f"no EPMD runs, and {executable} cannot be started: {error}"
+        ) from error
     await process.wait()
 
 

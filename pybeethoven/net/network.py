@@ -45,7 +45,8 @@ def split_name(name: str) -> tuple[str, str]:
         raise ConfigError(f"the node name {name!r} has no '@'; {example}")
     if not _ALIVE_NAME.fullmatch(alive_name):
         raise ConfigError(
-            f"the node name {name!r} must have letters, digits, '_' or '-' before the '@'; {example}"
+            f"the node name {name!r} must have letters, digits, '_' or '-' before the '@'; "
+            f"{example}"
         )
     if not _HOST.fullmatch(host):
         raise ConfigError(f"the node name {name!r} has no usable host behind the '@'; {example}")
@@ -80,8 +81,8 @@ class _Attempt:
 class Network:
     """The connections of one node.
 
-    `name`: `alive@host`. `cookie`: the cluster's secret. `hidden`: whether peers leave this node out
-    of `nodes()`. Times are in seconds.
+    `name`: `alive@host`. `cookie`: the cluster's secret. `hidden`: whether peers leave this node
+    out of `nodes()`. Times are in seconds.
     """
 
     def __init__(
@@ -103,6 +104,7 @@ class Network:
         self._hidden = hidden
         self._net_ticktime = net_ticktime
         self._handshake_timeout = handshake_timeout
+        self._running = False
         self._identity: Identity | None = None
         self._registration: epmd.Registration | None = None
         self._server: asyncio.Server | None = None
@@ -121,40 +123,40 @@ class Network:
         """The names of the nodes that a connection is up to."""
         return list(self._up)
 
+    def is_connected(self, peer: str) -> bool:
+        """Whether a connection to `peer` is up."""
+        return peer in self._up
+
     def flags_of(self, peer: str) -> Flag:
         """What was negotiated with `peer`, or, not connected, what will be with any BEAM."""
         connection = self._up.get(peer)
         return OFFERED if connection is None else connection.flags
 
     async def start(self) -> None:
-        """Listen and register. Raises `EpmdError` (`NameTaken`, `EpmdUnreachable`) or `ConfigError`.
+        """Listen and register. Raises `EpmdError` (`NameTaken`, `EpmdUnreachable`) or
+        `ConfigError`.
 
         On an error, or when cancelled, nothing is left open.
         """
-        loop = asyncio.get_running_loop()
+        self._server = server = await self._listen()
+        port = server.sockets[0].getsockname()[1]
         try:
-            self._server = await loop.create_server(
-                self._accept, _listen_address(self._host), 0, start_serving=False
-            )
-            port = self._server.sockets[0].getsockname()[1]
             self._registration = await epmd.register(self._alive_name, port, hidden=self._hidden)
-        except OSError as error:
-            raise ConfigError(
-                f"cannot listen on the host of {self.name!r}: {error}; "
-                f"the host part must be an address of this machine"
-            ) from error
+            flags = OFFERED if self._hidden else OFFERED | Flag.PUBLISHED
+            self._identity = Identity(self.name, flags, self._registration.creation)
+            self._running = True
+            await server.start_serving()
         except BaseException:
-            self._stop_listening()
+            await self.stop()
             raise
-        flags = OFFERED if self._hidden else OFFERED | Flag.PUBLISHED
-        self._identity = Identity(self.name, flags, self._registration.creation)
-        await self._server.start_serving()
 
     async def stop(self) -> None:
         """Give the name back and close every connection, within `CLOSING_TIME` seconds."""
-        self._stop_listening()
+        self._running = False
+        if self._server is not None:
+            await self._stop_listening(self._server)
         if self._registration is not None:
-            await self._registration.closed()
+            await self._registration.close()
         for dial in self._dials:
             dial.cancel()
         await asyncio.gather(*self._dials, return_exceptions=True)
@@ -202,19 +204,36 @@ class Network:
         connection.close(NoConnection(f"disconnected from {peer}"))
         return True
 
-    def _stop_listening(self) -> None:
-        if self._server is not None:
-            self._server.close()
-        if self._registration is not None:
-            self._registration.close()
+    async def _listen(self) -> asyncio.Server:
+        try:
+            return await asyncio.get_running_loop().create_server(
+                self._accept, _listen_address(self._host), 0, start_serving=False
+            )
+        except OSError as error:
+            raise ConfigError(
+                f"cannot listen on the host of {self.name!r}: {error}; "
+                f"the host part must be an address of this machine"
+            ) from error
+
+    async def _stop_listening(self, server: asyncio.Server) -> None:
+        # Python 3.11 loses a socket accepted just before close(): let it become a connection.
+        for sock in server.sockets:
+            asyncio.get_running_loop().remove_reader(sock.fileno())
+        await asyncio.sleep(0)
+        server.close()
 
     # Dialling
 
     def _attempt(self, peer: str) -> _Attempt:
         attempt = self._attempts.get(peer)
         if attempt is None:
-            attempt = self._attempts[peer] = _Attempt(asyncio.get_running_loop().create_future())
+            loop = asyncio.get_running_loop()
+            attempt = self._attempts[peer] = _Attempt(loop.create_future())
             attempt.up.add_done_callback(_retrieve_exception)
+            if not self._running:
+                error = NoConnection(f"{self.name} is not running")
+                loop.call_soon(self._attempt_failed, peer, attempt, error)
+                return attempt
             dial = asyncio.create_task(
                 self._dial(peer, attempt), name=f"dial {peer}", context=contextvars.Context()
             )
@@ -273,9 +292,12 @@ class Network:
 
     def _accept(self) -> Connection:
         assert self._identity is not None
-        return self._new_connection(
+        connection = self._new_connection(
             Handshake.acceptor(self._identity, self._cookie, secrets.randbits(32))
         )
+        if not self._running:
+            connection.close(NoConnection(f"{self.name} stopped"), flush=False)
+        return connection
 
     # What the connections tell (ConnectionOwner)
 

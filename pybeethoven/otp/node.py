@@ -1,7 +1,7 @@
 """A distributed Erlang node: processes, names, signals, and what other nodes see of them.
 
-Signals and their order: https://www.erlang.org/doc/system/ref_man_processes.html#signals. What comes
-in from other nodes is taken apart in `signals.py`; both directions end in the methods here.
+Signals and their order: https://www.erlang.org/doc/system/ref_man_processes.html#signals. What
+comes in from other nodes is taken apart in `signals.py`; both directions end in the methods here.
 """
 
 from __future__ import annotations
@@ -11,7 +11,6 @@ import logging
 import secrets
 from collections import deque
 from collections.abc import Awaitable, Callable, Iterable
-from dataclasses import dataclass
 from types import TracebackType
 from typing import Any, Final, Self, TypeAlias
 
@@ -31,8 +30,6 @@ from pybeethoven.otp.cookie import read_cookie
 from pybeethoven.otp.gen_server import ALIAS, GEN_CALL, GEN_CAST, From, GenServer, reply_address
 from pybeethoven.otp.process import (
     DOWN,
-    EXIT,
-    KILL,
     KILLED,
     NOCONNECTION,
     NOPROC,
@@ -44,6 +41,7 @@ from pybeethoven.otp.process import (
     exit_reason_of,
 )
 from pybeethoven.otp.signals import Signals
+from pybeethoven.otp.ties import Monitor, Ties
 
 logger = logging.getLogger(__name__)
 
@@ -57,15 +55,6 @@ STOP_TIME: Final = 0.5
 
 NODEUP: Final = Atom("nodeup")
 NODEDOWN: Final = Atom("nodedown")
-
-
-@dataclass(slots=True)
-class Monitor:
-    """A monitor that somebody on this node holds. `target`: a pid or (name, node)."""
-
-    watcher: Pid
-    target: Pid | tuple[Atom, Atom]
-    on_down: Callable[[Term], None]
 
 
 class _Outside(Process):
@@ -105,6 +94,7 @@ class Node:
         handshake_timeout: float = HANDSHAKE_TIMEOUT,
     ) -> None:
         self.name = Atom(name)
+        self.ties = Ties(self)
         self._signals = Signals(self)
         self.network = Network(
             name,
@@ -117,13 +107,11 @@ class Node:
         self._processes: dict[Pid, Process] = {}
         self._names: dict[Atom, Process] = {}
         self._tasks: set[asyncio.Task[None]] = set()
-        self._monitors: dict[Reference, Monitor] = {}
         self._calls: dict[Reference, asyncio.Future[Term]] = {}
         self._node_monitors: dict[Pid, Process] = {}
         self._ending: deque[Process] = deque()
         self._last_pid = 0
         self._last_reference = secrets.randbits(48)
-        self._last_unlink = 0
 
     async def __aenter__(self) -> Self:
         await self.start_node()
@@ -140,8 +128,8 @@ class Node:
     async def start_node(self) -> None:
         """Listen, register with EPMD, and answer pings.
 
-        Raises `NameTaken`, `EpmdUnreachable`, `EpmdError` or `ConfigError`; then, or when cancelled,
-        nothing is left open.
+        Raises `NameTaken`, `EpmdUnreachable`, `EpmdError` or `ConfigError`; then, or when
+        cancelled, nothing is left open.
         """
         await self.network.start()
         self._outside = _Outside()
@@ -154,13 +142,16 @@ class Node:
 
     async def stop(self) -> None:
         """End every process with reason `shutdown`, disconnect, and give the name back to EPMD."""
-        for process in list(self._processes.values()):
+        for process in [p for p in self._processes.values() if not isinstance(p, _Outside)]:
             self.end_process(process, SHUTDOWN)
         if self._tasks:
             _, left = await asyncio.wait(self._tasks, timeout=STOP_TIME)
             for task in left:
                 logger.error("%s did not end within %g seconds", task.get_name(), STOP_TIME)
         await self.network.stop()
+        # Last the outside, whose calls still wait for what the above ends.
+        for process in list(self._processes.values()):
+            self.end_process(process, SHUTDOWN)
 
     # Processes and names
 
@@ -197,7 +188,10 @@ class Node:
         return server.pid
 
     def register(self, name: str, process: Process) -> None:
-        """Let `process` be known as `name`. Raises `ConfigError` if the name is taken or unusable."""
+        """Let `process` be known as `name`.
+
+        Raises `ConfigError` if the name is taken or `undefined`, `NoProcess` if it has ended.
+        """
         if name in self._names or name == "undefined":
             raise ConfigError(f"the name {name!r} is taken on {self.name}; choose another")
         if process.pid not in self._processes:
@@ -271,12 +265,7 @@ class Node:
         for name in [n for n, p in self._names.items() if p is process]:
             del self._names[name]
         self._node_monitors.pop(process.pid, None)
-        for reference in list(process.monitors):
-            self.demonitor(reference)
-        for pid in process.links:
-            self.send_exit(process.pid, pid, process.exit_reason)
-        for reference, (watcher, known_as) in process.watchers.items():
-            self.send_down(known_as, watcher, reference, process.exit_reason)
+        self.ties.end(process)
         if process._task is not None:
             process._task.cancel()
 
@@ -285,8 +274,8 @@ class Node:
     def send(self, to: Target, message: Term) -> None:
         """Send a message. It is dropped if nobody is there, except for a name on this node.
 
-        Connects to another node if need be; never blocks. Raises `EncodeError` for a message without
-        external form, `NoProcess` for a name on this node that is not registered.
+        Connects to another node if need be; never blocks. Raises `EncodeError` for a message
+        without external form, `NoProcess` for a name on this node that is not registered.
         """
         to = self._address(to)
         if isinstance(to, str) and to not in self._names:
@@ -301,8 +290,8 @@ class Node:
         """Call a gen_server, wherever it is, and give its reply.
 
         Waits up to `timeout` seconds (None: for ever). Raises `CallTimeout`; `NoProcess`,
-        `NoConnection` or `ProcessExit` if the server is not there or ends first. After a time-out or
-        when cancelled, the reply is dropped if it still comes.
+        `NoConnection` or `ProcessExit` if the server is not there or ends first. After a time-out
+        or when cancelled, the reply is dropped if it still comes.
         """
         future: asyncio.Future[Term] = asyncio.get_running_loop().create_future()
 
@@ -310,8 +299,9 @@ class Node:
             if not future.done():
                 future.set_exception(_exit_error(reason, to))
 
-        address = self._address(to)
-        reference = self.watch(self.caller(), address, on_down)
+        address = self._watched(to)
+        reference = self.make_reference()
+        self.ties.watch(reference, Monitor(self.caller().pid, address, on_down))
         self._calls[reference] = future
         try:
             if not future.done():
@@ -323,7 +313,7 @@ class Node:
             raise CallTimeout(f"{_text(to)} did not answer within {timeout:g} seconds") from error
         finally:
             del self._calls[reference]
-            self.demonitor(reference)
+            self.ties.demonitor(reference)
 
     def reply(self, from_: From, reply: Term) -> None:
         """Answer a call, at any time after `handle_call` got `from_`."""
@@ -386,6 +376,8 @@ class Node:
         match to:
             case Atom():
                 self.deliver(to, message, sender)
+            case (name, self.name):
+                self.deliver(name, message, sender)
             case (name, node):
                 self.network.send(node, *control.reg_send(sender, name, message))
             case Pid(node=self.name):
@@ -398,137 +390,29 @@ class Node:
             case Reference(node=node):
                 self.network.send(node, *control.alias_send(sender, to, message))
 
-    # Links, monitors, exits
-
-    def link(self, process: Process, pid: Pid) -> None:
-        """See `Process.link`."""
-        if pid == process.pid or pid in process.links:
-            return
-        if pid.node != self.name:
-            process.links.add(pid)
-            process.unlinking.pop(pid, None)
-            self.network.send(pid.node, *control.link(process.pid, pid))
-        elif (other := self._processes.get(pid)) is not None:
-            process.links.add(pid)
-            other.links.add(process.pid)
-        else:
-            self.receive_exit(process, pid, NOPROC)
-
-    def unlink(self, process: Process, pid: Pid) -> None:
-        """See `Process.unlink`."""
-        if pid not in process.links:
-            return
-        process.links.discard(pid)
-        if pid.node != self.name:
-            self._last_unlink += 1
-            process.unlinking[pid] = self._last_unlink
-            self.network.send(pid.node, *control.unlink_id(self._last_unlink, process.pid, pid))
-        elif (other := self._processes.get(pid)) is not None:
-            other.links.discard(process.pid)
+    def exit(self, to: Process | Pid, reason: Term) -> None:
+        """Send an exit signal, as `exit/2` does: `kill` ends any process, `normal` no other."""
+        self.ties.exit_from(self.caller().pid, to.pid if isinstance(to, Process) else to, reason)
 
     def monitor(self, process: Process, target: Target) -> Reference:
         """See `Process.monitor`."""
-        address = self._address(target)
-        shown = (address, self.name) if isinstance(address, Atom) else address
+        address = self._watched(target)
+        reference = self.make_reference()
 
         def on_down(reason: Term) -> None:
-            process.deliver((DOWN, reference, PROCESS, shown, reason))
+            process.deliver((DOWN, reference, PROCESS, address, reason))
 
-        reference = self.make_reference()
-        self.watch(process, address, on_down, reference)
+        self.ties.watch(reference, Monitor(process.pid, address, on_down))
         return reference
 
-    def watch(
-        self,
-        watcher: Process,
-        target: Any,
-        on_down: Callable[[Term], None],
-        reference: Reference | None = None,
-    ) -> Reference:
-        """Have `on_down(reason)` called once when `target` exits; `demonitor` undoes it."""
-        reference = reference or self.make_reference()
-        if isinstance(target, Atom) or (isinstance(target, Pid) and target.node == self.name):
-            process = self.process(target)
-            if process is None:
-                on_down(NOPROC)
-                return reference
-            process.watchers[reference] = (watcher.pid, target)
-            target = process.pid
-        else:
-            peer = target.node if isinstance(target, Pid) else target[1]
-            to = target if isinstance(target, Pid) else target[0]
-            self.network.send(peer, *control.monitor_p(watcher.pid, to, reference))
-        self.add_monitor(reference, Monitor(watcher.pid, target, on_down))
-        return reference
-
-    def add_monitor(self, reference: Reference, monitor: Monitor) -> None:
-        """Keep a monitor that the other side knows of already."""
-        self._monitors[reference] = monitor
-        if (watcher := self._processes.get(monitor.watcher)) is not None:
-            watcher.monitors.add(reference)
-
-    def take_monitor(self, reference: Reference) -> Monitor | None:
-        """Forget a monitor on this side and give it, if it is there."""
-        monitor = self._monitors.pop(reference, None)
-        if monitor is not None and (watcher := self._processes.get(monitor.watcher)) is not None:
-            watcher.monitors.discard(reference)
-        return monitor
-
-    def demonitor(self, reference: Reference) -> None:
-        """See `Process.demonitor`."""
-        monitor = self.take_monitor(reference)
-        if monitor is None:
-            return
-        target = monitor.target
-        if isinstance(target, Pid) and target.node == self.name:
-            if (process := self._processes.get(target)) is not None:
-                process.watchers.pop(reference, None)
-            return
-        peer, to = (target.node, target) if isinstance(target, Pid) else (target[1], target[0])
-        if peer in self.network.connected():
-            self.network.send(peer, *control.demonitor_p(monitor.watcher, to, reference))
-
-    def exit(self, to: Process | Pid, reason: Term) -> None:
-        """Send an exit signal, as `exit/2` does: `kill` ends any process, `normal` none but itself."""
-        self.exit_from(self.caller().pid, to.pid if isinstance(to, Process) else to, reason)
-
-    def exit_from(self, sender: Pid, to: Pid, reason: Term) -> None:
-        """Send an exit signal in the name of `sender`."""
-        if to.node != self.name:
-            flags = self.network.flags_of(to.node)
-            self.network.send(to.node, *control.exit2(flags, sender, to, reason))
-        elif (process := self._processes.get(to)) is not None:
-            killed = reason == KILL
-            self.receive_exit(process, sender, KILLED if killed else reason, untrappable=killed)
-
-    def receive_exit(
-        self, process: Process, sender: Pid, reason: Term, *, untrappable: bool = False
-    ) -> None:
-        """Let an exit signal have its effect on a process of this node."""
-        if process.trap_exit and not untrappable:
-            process.deliver((EXIT, sender, reason), sender)
-        elif reason != NORMAL or sender == process.pid:
-            self.end_process(process, reason)
-
-    def send_exit(self, sender: Pid, to: Pid, reason: Term) -> None:
-        """Let the exit of `sender` reach `to` if the two are linked."""
-        if to.node != self.name:
-            if to.node in self.network.connected():
-                flags = self.network.flags_of(to.node)
-                self.network.send(to.node, *control.exit_(flags, sender, to, reason))
-        elif (process := self._processes.get(to)) is not None and sender in process.links:
-            process.links.discard(sender)
-            self.receive_exit(process, sender, reason)
-
-    def send_down(self, known_as: Term, watcher: Pid, reference: Reference, reason: Term) -> None:
-        """Tell a watcher that what it monitors, `known_as`, has ended or is not there."""
-        if watcher.node == self.name:
-            if (monitor := self.take_monitor(reference)) is not None:
-                monitor.on_down(reason)
-        elif watcher.node in self.network.connected():
-            flags = self.network.flags_of(watcher.node)
-            down = control.monitor_p_exit(flags, known_as, watcher, reference, reason)
-            self.network.send(watcher.node, *down)
+    def _watched(self, target: Target) -> Pid | tuple[Atom, Atom]:
+        match self._address(target):
+            case Reference():
+                raise ConfigError(f"{target!r} is an alias; only a process can be monitored")
+            case Atom() as name:
+                return name, self.name
+            case address:
+                return address
 
     # Nodes
 
@@ -566,26 +450,10 @@ class Node:
 
     def node_down(self, peer: Atom, *, was_up: bool) -> None:
         """A connection ended, or could not be made (called by the network)."""
-        for process in list(self._processes.values()):
-            self._break_ties(process, peer)
-        for reference, monitor in list(self._monitors.items()):
-            target = monitor.target
-            if peer == (target.node if isinstance(target, Pid) else target[1]):
-                self.take_monitor(reference)
-                monitor.on_down(NOCONNECTION)
+        self.ties.lose(peer, list(self._processes.values()))
         if was_up:
             for process in list(self._node_monitors.values()):
                 process.deliver((NODEDOWN, peer))
-
-    def _break_ties(self, process: Process, peer: Atom) -> None:
-        for reference, (watcher, _) in list(process.watchers.items()):
-            if watcher.node == peer:
-                del process.watchers[reference]
-        for pid in [pid for pid in process.unlinking if pid.node == peer]:
-            del process.unlinking[pid]
-        for pid in [pid for pid in process.links if pid.node == peer]:
-            process.links.discard(pid)
-            self.receive_exit(process, pid, NOCONNECTION)
 
     def make_reference(self) -> Reference:
         """A reference that no other is equal to."""

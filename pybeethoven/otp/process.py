@@ -35,10 +35,11 @@ current_process: ContextVar[Process | None] = ContextVar("current_process", defa
 
 
 class Process:
-    """Base class of processes: override `run`. It runs when `Node.spawn` or `Node.start` is given one.
+    """Base class of processes: override `run`. It runs when `Node.spawn` or `Node.start` is given
+    one.
 
-    `trap_exit`: exit signals of linked processes arrive as messages `(EXIT, pid, reason)` instead of
-    ending this process.
+    `trap_exit`: exit signals of linked processes arrive as messages `(EXIT, pid, reason)` instead
+    of ending this process.
     """
 
     trap_exit: bool = False
@@ -95,11 +96,11 @@ class Process:
     def link(self, pid: Pid) -> None:
         """Link to `pid`: the exit of one is a signal to the other. One that is not there exits with
         `noproc`."""
-        self.node.link(self, pid)
+        self.node.ties.link(self, pid)
 
     def unlink(self, pid: Pid) -> None:
         """Undo `link`; no exit signal of `pid` arrives after this."""
-        self.node.unlink(self, pid)
+        self.node.ties.unlink(self, pid)
 
     def monitor(self, target: Target) -> Reference:
         """Get `(DOWN, reference, process, pid or (name, node), reason)` when `target` exits, or at
@@ -108,7 +109,7 @@ class Process:
 
     def demonitor(self, reference: Reference) -> None:
         """Undo `monitor`; a `DOWN` that is in the mailbox already stays there."""
-        self.node.demonitor(reference)
+        self.node.ties.demonitor(reference)
 
 
 def exit_reason_of(error: BaseException, process: Process) -> Term:

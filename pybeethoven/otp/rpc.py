@@ -1,7 +1,7 @@
 """Functions of another node: calling them, and what those get who call ours.
 
-Since OTP 25 `rpc` and `erpc` both spawn `erpc:execute_call/4` on the other node, with a monitor; the
-result is that process's exit reason. Source: `erpc.erl`, and SPAWN_REQUEST in
+Since OTP 25 `rpc` and `erpc` both spawn `erpc:execute_call/4` on the other node, with a monitor;
+the result is that process's exit reason. Source: `erpc.erl`, and SPAWN_REQUEST in
 https://www.erlang.org/doc/apps/erts/erl_dist_protocol.html#control-messages
 """
 
@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Final
 from pybeethoven.dist import control
 from pybeethoven.errors import CallTimeout, NoConnection, RpcError
 from pybeethoven.etf import Atom, Pid, Reference, Term
+from pybeethoven.otp.ties import Monitor
 
 if TYPE_CHECKING:
     from pybeethoven.otp.node import Node
@@ -29,12 +30,10 @@ async def call(
 ) -> Term:
     """Run `module:function(args...)` on the BEAM node `peer` and give what it returns.
 
-    Waits up to `timeout` seconds (None: for ever). Raises `RpcError` for what the function raised or
-    when it could not be run, `NoConnection`, `CallTimeout`. After a time-out, or when cancelled, the
-    function goes on running there; its result is dropped.
+    Waits up to `timeout` seconds (None: for ever). Raises `RpcError` for what the function raised
+    or when it could not be run, `NoConnection`, `CallTimeout`. After a time-out, or when cancelled,
+    the function goes on running there; its result is dropped.
     """
-    from pybeethoven.otp.node import Monitor
-
     future: asyncio.Future[Term] = asyncio.get_running_loop().create_future()
 
     def on_down(reason: Term) -> None:
@@ -53,7 +52,7 @@ async def call(
             [result, Atom(module), Atom(function), args],
         ),
     )
-    node.add_monitor(request, Monitor(caller, (Atom(""), Atom(peer)), on_down))
+    node.ties.add_monitor(request, Monitor(caller, (Atom(""), Atom(peer)), on_down))
     try:
         async with asyncio.timeout(timeout):
             return _value(await future, result, peer)
@@ -61,12 +60,12 @@ async def call(
         text = f"{module}:{function}/{len(args)} on {peer} took over {timeout:g} seconds"
         raise CallTimeout(text) from error
     finally:
-        node.take_monitor(request)
+        node.ties.take_monitor(request)
 
 
 def process_spawn_reply(node: Node, request: Reference, result: Term) -> None:
     """SPAWN_REPLY came: go on waiting for the process, or give up if there is none."""
-    if not isinstance(result, Pid) and (monitor := node.take_monitor(request)) is not None:
+    if not isinstance(result, Pid) and (monitor := node.ties.take_monitor(request)) is not None:
         monitor.on_down((request, result))
 
 
@@ -80,9 +79,9 @@ def process_spawn_request(
     node.network.send(peer, *control.spawn_reply(request, sender, flags, pid))
     reason = _undef(mfa, args)
     if linked:
-        node.send_exit(pid, sender, reason)
+        node.ties.send_exit(pid, sender, reason)
     if monitored:
-        node.send_down(pid, sender, request, reason)
+        node.ties.send_down(pid, sender, request, reason)
 
 
 def _asks_for(options: list[Term], what: Atom) -> bool:

@@ -72,7 +72,7 @@ class Signals:
         _, sender, to = received
         process = self._node.process(to)
         if process is None:
-            self._node.send_exit(to, sender, NOPROC)
+            self._node.ties.send_exit(to, sender, NOPROC)
         elif sender not in process.unlinking:
             process.links.add(sender)
 
@@ -94,14 +94,14 @@ class Signals:
 
     def _process_exit(self, peer: str, received: Control, message: Term) -> None:
         _, sender, to, reason = received
-        self._node.send_exit(sender, to, reason)
+        self._node.ties.send_exit(sender, to, reason)
 
     def _process_payload_exit(self, peer: str, received: Control, message: Term) -> None:
         self._process_exit(peer, (*received, message), message)
 
     def _process_exit2(self, peer: str, received: Control, message: Term) -> None:
         _, sender, to, reason = received
-        self._node.exit_from(sender, to, reason)
+        self._node.ties.exit_from(sender, to, reason)
 
     def _process_payload_exit2(self, peer: str, received: Control, message: Term) -> None:
         self._process_exit2(peer, (*received, message), message)
@@ -111,7 +111,7 @@ class Signals:
         if (process := self._node.process(target)) is not None:
             process.watchers[reference] = (watcher, target)
         else:
-            self._node.send_down(target, watcher, reference, NOPROC)
+            self._node.ties.send_down(target, watcher, reference, NOPROC)
 
     def _process_demonitor_p(self, peer: str, received: Control, message: Term) -> None:
         _, _, target, reference = received
@@ -120,7 +120,7 @@ class Signals:
 
     def _process_monitor_p_exit(self, peer: str, received: Control, message: Term) -> None:
         _, _, _, reference, reason = received
-        if (monitor := self._node.take_monitor(reference)) is not None:
+        if (monitor := self._node.ties.take_monitor(reference)) is not None:
             monitor.on_down(reason)
 
     def _process_payload_monitor_p_exit(self, peer: str, received: Control, message: Term) -> None:

@@ -1,0 +1,181 @@
+"""Links and monitors of the processes of one node, among themselves and with other nodes.
+
+Sources: https://www.erlang.org/doc/system/ref_man_processes.html and, for links to other nodes,
+https://www.erlang.org/doc/apps/erts/erl_dist_protocol.html#link-protocol
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from pybeethoven.dist import control
+from pybeethoven.dist.flags import Flag
+from pybeethoven.etf import Atom, Pid, Reference, Term
+from pybeethoven.otp.process import EXIT, KILL, KILLED, NOCONNECTION, NOPROC, NORMAL, Process
+
+if TYPE_CHECKING:
+    from pybeethoven.otp.node import Node
+
+
+@dataclass(slots=True)
+class Monitor:
+    """A monitor that somebody on this node holds. `target`: a pid or (name, node)."""
+
+    watcher: Pid
+    target: Pid | tuple[Atom, Atom]
+    on_down: Callable[[Term], None]
+
+    @property
+    def peer(self) -> Atom:
+        """The node of the target."""
+        return self.target.node if isinstance(self.target, Pid) else self.target[1]
+
+    @property
+    def process(self) -> Pid | Atom:
+        """The target as that node knows it: its pid or name."""
+        return self.target if isinstance(self.target, Pid) else self.target[0]
+
+
+class Ties:
+    """What ties the processes of `node` to others: made, cut, and torn by exits and lost nodes."""
+
+    def __init__(self, node: Node) -> None:
+        self._node = node
+        self._monitors: dict[Reference, Monitor] = {}
+        self._last_unlink = 0
+
+    def link(self, process: Process, pid: Pid) -> None:
+        """See `Process.link`."""
+        if pid == process.pid or pid in process.links:
+            return
+        if pid.node != self._node.name:
+            process.links.add(pid)
+            process.unlinking.pop(pid, None)
+            self._node.network.send(pid.node, *control.link(process.pid, pid))
+        elif (other := self._node.process(pid)) is not None:
+            process.links.add(pid)
+            other.links.add(process.pid)
+        else:
+            self.receive_exit(process, pid, NOPROC)
+
+    def unlink(self, process: Process, pid: Pid) -> None:
+        """See `Process.unlink`."""
+        if pid not in process.links:
+            return
+        process.links.discard(pid)
+        if pid.node != self._node.name:
+            self._node.network.send(pid.node, *self._unlink_signal(process, pid))
+        elif (other := self._node.process(pid)) is not None:
+            other.links.discard(process.pid)
+
+    def _unlink_signal(self, process: Process, pid: Pid) -> control.Signal:
+        if not self._node.network.flags_of(pid.node) & Flag.UNLINK_ID:
+            return control.unlink(process.pid, pid)
+        self._last_unlink += 1
+        process.unlinking[pid] = self._last_unlink
+        return control.unlink_id(self._last_unlink, process.pid, pid)
+
+    def watch(self, reference: Reference, monitor: Monitor) -> None:
+        """Hold a monitor: its `on_down(reason)` is called once, when the target is down."""
+        if monitor.peer != self._node.name:
+            signal = control.monitor_p(monitor.watcher, monitor.process, reference)
+            self._node.network.send(monitor.peer, *signal)
+        elif (process := self._node.process(monitor.process)) is not None:
+            process.watchers[reference] = (monitor.watcher, monitor.process)
+            monitor.target = process.pid
+        else:
+            monitor.on_down(NOPROC)
+            return
+        self.add_monitor(reference, monitor)
+
+    def add_monitor(self, reference: Reference, monitor: Monitor) -> None:
+        """Keep a monitor that the other side knows of already."""
+        self._monitors[reference] = monitor
+        if (watcher := self._node.process(monitor.watcher)) is not None:
+            watcher.monitors.add(reference)
+
+    def take_monitor(self, reference: Reference) -> Monitor | None:
+        """Forget a monitor on this side and give it, if it is there."""
+        monitor = self._monitors.pop(reference, None)
+        if monitor is not None and (watcher := self._node.process(monitor.watcher)) is not None:
+            watcher.monitors.discard(reference)
+        return monitor
+
+    def demonitor(self, reference: Reference) -> None:
+        """See `Process.demonitor`."""
+        monitor = self.take_monitor(reference)
+        if monitor is None:
+            return
+        if self._node.network.is_connected(monitor.peer):
+            signal = control.demonitor_p(monitor.watcher, monitor.process, reference)
+            self._node.network.send(monitor.peer, *signal)
+        elif (process := self._node.process(monitor.process)) is not None:
+            process.watchers.pop(reference, None)
+
+    def exit_from(self, sender: Pid, to: Pid, reason: Term) -> None:
+        """Send an exit signal in the name of `sender`."""
+        if to.node != self._node.name:
+            flags = self._node.network.flags_of(to.node)
+            self._node.network.send(to.node, *control.exit2(flags, sender, to, reason))
+        elif (process := self._node.process(to)) is not None:
+            killed = reason == KILL
+            self.receive_exit(process, sender, KILLED if killed else reason, untrappable=killed)
+
+    def receive_exit(
+        self, process: Process, sender: Pid, reason: Term, *, untrappable: bool = False
+    ) -> None:
+        """Let an exit signal have its effect on a process of this node."""
+        if process.trap_exit and not untrappable:
+            process.deliver((EXIT, sender, reason), sender)
+        elif reason != NORMAL or sender == process.pid:
+            self._node.end_process(process, reason)
+
+    def send_exit(self, sender: Pid, to: Pid, reason: Term) -> None:
+        """Let the exit of `sender` reach `to` if the two are linked."""
+        if to.node != self._node.name:
+            if self._node.network.is_connected(to.node):
+                flags = self._node.network.flags_of(to.node)
+                self._node.network.send(to.node, *control.exit_(flags, sender, to, reason))
+        elif (process := self._node.process(to)) is not None and sender in process.links:
+            process.links.discard(sender)
+            self.receive_exit(process, sender, reason)
+
+    def send_down(self, known_as: Term, watcher: Pid, reference: Reference, reason: Term) -> None:
+        """Tell a watcher that what it monitors, `known_as`, has ended or is not there."""
+        if watcher.node == self._node.name:
+            if (monitor := self.take_monitor(reference)) is not None:
+                monitor.on_down(reason)
+        elif self._node.network.is_connected(watcher.node):
+            flags = self._node.network.flags_of(watcher.node)
+            down = control.monitor_p_exit(flags, known_as, watcher, reference, reason)
+            self._node.network.send(watcher.node, *down)
+
+    def end(self, process: Process) -> None:
+        """A process has ended: tell those linked to it or monitoring it."""
+        for reference in list(process.monitors):
+            self.demonitor(reference)
+        for pid in process.links:
+            self.send_exit(process.pid, pid, process.exit_reason)
+        for reference, (watcher, known_as) in process.watchers.items():
+            self.send_down(known_as, watcher, reference, process.exit_reason)
+
+    def lose(self, peer: Atom, processes: list[Process]) -> None:
+        """The connection to `peer` is lost: so is every tie to its processes."""
+        for process in processes:
+            self._sever(process, peer)
+        for reference, monitor in list(self._monitors.items()):
+            if monitor.peer == peer:
+                self.take_monitor(reference)
+                monitor.on_down(NOCONNECTION)
+
+    def _sever(self, process: Process, peer: Atom) -> None:
+        for reference, (watcher, _) in list(process.watchers.items()):
+            if watcher.node == peer:
+                del process.watchers[reference]
+        for pid in [pid for pid in process.unlinking if pid.node == peer]:
+            del process.unlinking[pid]
+        for pid in [pid for pid in process.links if pid.node == peer]:
+            process.links.discard(pid)
+            self.receive_exit(process, pid, NOCONNECTION)
