@@ -1,0 +1,98 @@
+"""The README's examples are run as they stand, with the test's own cookie and port."""
+
+from __future__ import annotations
+
+import asyncio
+import re
+import shlex
+import sys
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager, suppress
+from pathlib import Path
+
+import pytest
+
+from erlang_interop.peers import Peers
+from tests.helpers import soon
+
+README = (Path(__file__).parents[1] / "README.md").read_text()
+A, B, PY = "a@127.0.0.1", "b@127.0.0.1", "py@127.0.0.1"
+
+
+def examples(language: str) -> list[str]:
+    """The code blocks of that language."""
+    return re.findall(rf"^```{language}\n(.*?)^```$", README, re.MULTILINE | re.DOTALL)
+
+
+@asynccontextmanager
+async def running(cluster: Peers, *args: str) -> AsyncIterator[asyncio.subprocess.Process]:
+    """Python with these arguments, in the cluster of the test; killed at the end."""
+    here = [a.replace("33000", str(cluster.listener_port)) for a in args]
+    process = await asyncio.create_subprocess_exec(
+        sys.executable,
+        "-u",
+        *(argument.replace("secret", cluster.cookie) for argument in here),
+        stdout=asyncio.subprocess.PIPE,
+    )
+    try:
+        yield process
+    finally:
+        with suppress(ProcessLookupError):
+            process.kill()
+        await process.communicate()
+
+
+async def lines(process: asyncio.subprocess.Process, count: int) -> list[str]:
+    """The next lines that it prints."""
+    assert process.stdout is not None
+    return [(await soon(process.stdout.readline())).decode().rstrip() for _ in range(count)]
+
+
+@pytest.fixture
+def cluster(peers: Peers, monkeypatch: pytest.MonkeyPatch) -> Peers:
+    """The BEAM nodes, whose EPMD is that of the examples too."""
+    for name, value in peers.env.items():
+        monkeypatch.setenv(name, value)
+    return peers
+
+
+async def test_service(cluster: Peers) -> None:
+    """The first example reports the cluster and each change; a BEAM can call its GenServer."""
+    a = await cluster.start(A)
+    async with running(cluster, "-c", examples("python")[0]) as process:
+        mode, *rows = await lines(process, 3)
+        assert mode == "clustered"
+        assert [row.split()[:2] for row in rows] == [[A, "online"], [PY, "online"]]
+        await cluster.start(B)
+        billing, update = sorted(await lines(process, 2))
+        assert billing == f"billing: {B} online"
+        assert update.startswith(f"update: {B} online 20")
+        for line in examples("elixir")[0].splitlines():
+            code, _, expected = line.partition(" # ")
+            assert await a.eval(f"match?({expected or '_'}, {code})") is True, line
+
+
+async def test_node(cluster: Peers) -> None:
+    """The second example prints what its comments say."""
+    await cluster.start(A)
+    async with running(cluster, "-c", examples("python")[1]) as process:
+        assert await lines(process, 3) == ["True", "standalone", "[3, 2, 1]"]
+
+
+async def test_command(cluster: Peers, tmp_path: Path) -> None:
+    """The command prints what it shows."""
+    cookie = tmp_path / "cookie"
+    cookie.write_text(cluster.cookie)
+    cookie.chmod(0o400)
+    await cluster.start(A)
+    command, *shown = examples("console")[1].splitlines()
+    args = shlex.split(command.removeprefix("$ pybeethoven "))
+    args[args.index("cookie")] = str(cookie)
+    async with running(cluster, "-m", "pybeethoven", *args) as process:
+        printed = await lines(process, 3)
+        await cluster.start(B)
+        printed += await lines(process, 1)
+    assert [line.rsplit(" ", 1)[0] for line in printed[1:]] == [
+        line.rsplit(" ", 1)[0] for line in shown[1:]
+    ]
+    assert printed[0] == shown[0]
