@@ -1,9 +1,9 @@
 """Every exception that pybeethoven raises on purpose.
 
     BeethovenError
-    ├── ConfigError              a name, network, port or cookie that cannot be used (also
-    ValueError) ├── EncodeError              a Python value that has no external form (also
-    TypeError) ├── RemoteError              somebody else did what the protocol does not allow
+    ├── ConfigError              a setting that cannot be used (also ValueError)
+    ├── EncodeError              a value that has no external form (also TypeError)
+    ├── RemoteError              somebody else did what the protocol does not allow
     │   ├── DecodeError          bytes that are not an external term, or exceed a limit
     │   ├── ProtocolError        frames or control messages out of form
     │   └── HandshakeError       a distribution handshake that was refused or went wrong

@@ -140,6 +140,8 @@ class CoreServer(GenServer):
         """The updates from now on, to be read with `async for`."""
         updates = Updates()
         self._updates.add(updates)
+        if self.node.process(self.pid) is None:
+            updates.put(None)
         return updates
 
     # For the node

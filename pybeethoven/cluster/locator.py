@@ -10,7 +10,6 @@ import asyncio
 import ipaddress
 import logging
 from collections.abc import Callable, Iterator
-from contextlib import suppress
 from dataclasses import dataclass, field
 from itertools import islice
 
@@ -100,8 +99,13 @@ class Locator:
                     return via
             finally:
                 for _, writer in found.values():
-                    writer.close()
+                    self._take_leave(writer)
         return None
+
+    def _take_leave(self, writer: asyncio.StreamWriter) -> None:
+        # A beacon logs an error when we go without a word; `watching` is harmless.
+        writer.write(seek_chat.encode(Message(self.name, seek_chat.WATCHING, "check")))
+        writer.close()
 
     async def _connect_all(self, hosts: list[str]) -> dict[str, Beacon]:
         attempts = [asyncio.ensure_future(self._connect(host)) for host in hosts]
@@ -125,7 +129,6 @@ class Locator:
         for host, beacon in _taken_from(found):
             try:
                 if (via := await self._join(host, *beacon)) is not None:
-                    await self._take_leave(found)
                     return via
             finally:
                 beacon[1].close()
@@ -157,16 +160,6 @@ class Locator:
         if reply.type != seek_chat.REPLY:
             raise SeekChatError(f"it sent {reply.type!r} in place of a reply")
         return reply
-
-    async def _take_leave(self, beacons: dict[str, Beacon]) -> None:
-        """A beacon that is closed on without a word logs an error; `watching` is harmless."""
-        farewell = Message(self.name, seek_chat.WATCHING, "check")
-        for _, beacon in _taken_from(beacons):
-            try:
-                with suppress(OSError, TimeoutError, SeekChatError):
-                    await self._ask(*beacon, farewell)
-            finally:
-                beacon[1].close()
 
 
 def _taken_from(beacons: dict[str, Beacon]) -> Iterator[tuple[str, Beacon]]:

@@ -46,7 +46,7 @@ def encode(message: Message) -> bytes:
 def decode(data: bytes) -> Message | None:
     """The message in `data`, or None while it may be incomplete.
 
-    Raises `SeekChatError` when it is none and no more bytes can make it one.
+    Raises `SeekChatError` when it is too long, no JSON object, or one without the fields.
     """
     if len(data) > MAX_SIZE:
         raise SeekChatError(f"a SeekChat message has over {MAX_SIZE} bytes")

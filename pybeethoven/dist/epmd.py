@@ -3,13 +3,11 @@
     request           length:16, then one of
       ALIVE2_REQ        120 node
       PORT_PLEASE2_REQ  122 name
-      NAMES_REQ         110
     answers, without a length
       ALIVE2_X_RESP     118 result:8 creation:32
       ALIVE2_RESP       121 result:8 creation:16      from an EPMD older than OTP 23
       PORT2_RESP        119 result:8, and if that is 0:
                         node
-      NAMES_RESP        epmd_port:32, then lines "name NAME at port PORT\\n" until EPMD closes
     node              port:16 type:8 protocol:8 highest:16 lowest:16 nlen:16 name elen:16 extra
 
 Names are "alive names": the part of a node's name before the `@`. Each parser returns None when it
@@ -20,7 +18,6 @@ Source: https://www.erlang.org/doc/apps/erts/erl_dist_protocol.html#epmd-protoco
 
 from __future__ import annotations
 
-import re
 from dataclasses import dataclass
 from enum import Enum
 from struct import Struct
@@ -38,7 +35,6 @@ _NODE: Final = Struct(">HBBHHH")
 _SIZE: Final = Struct(">H")
 _ALIVE2_RESPONSES: Final = {118: Struct(">xBI"), 121: Struct(">xBH")}
 _PORT2_RESPONSE: Final = 119
-_NAME_LINE: Final = re.compile(r"name (\S+) at port (\d{1,5})")
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,11 +81,6 @@ def port_please2_request(alive_name: str) -> bytes:
     return _request(b"z" + alive_name.encode())
 
 
-def names_request() -> bytes:
-    """Ask for all names."""
-    return _request(b"n")
-
-
 def parse_alive2_response(data: bytes) -> Alive2Response | None:
     """The answer to `alive2_request`, in either form."""
     if not data:
@@ -115,17 +106,6 @@ def parse_port2_response(
         _check_end(data, 2)
         return NOT_REGISTERED
     return _parse_node(data, 2)
-
-
-def parse_names_response(data: bytes) -> dict[str, int] | None:
-    """The port of each name in the answer to `names_request`.
-
-    The answer ends where EPMD closes: whatever ends with a line could be all.
-    """
-    lines = data[4:].decode("utf-8", "replace")
-    if len(data) < 4 or (lines and not lines.endswith("\n")):
-        return None
-    return dict(_parse_name_line(line) for line in lines.splitlines())
 
 
 def _request(message: bytes) -> bytes:
@@ -158,10 +138,3 @@ def _name(data: bytes) -> str:
         return data.decode()
     except UnicodeDecodeError as error:
         raise EpmdError(f"EPMD gave a name that is not UTF-8: {error}") from None
-
-
-def _parse_name_line(line: str) -> tuple[str, int]:
-    match = _NAME_LINE.fullmatch(line)
-    if match is None:
-        raise EpmdError(f"EPMD listed a name as {line[:80]!r}")
-    return match[1], int(match[2])

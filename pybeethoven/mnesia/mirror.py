@@ -1,9 +1,9 @@
 """The mirror: a process that keeps a table as the BEAM peers' Mnesia has it.
 
 It subscribes to the table on one peer, its source, takes a snapshot, and applies the events, those
-that came before the snapshot too, in order on top of it. An event that the snapshot holds already
-changes nothing the second time. The subscription links the peer's `mnesia_subscr` to this process,
-so that the end of the source arrives as an exit signal; then another peer becomes the source.
+that came before the snapshot too, in order on top of it. All that came until then is told as one
+difference. A monitor of the peer's `mnesia_subscr` tells of the end of the source; then another
+peer becomes it. (The subscription makes a link, too, but Mnesia undoes that before it stops.)
 """
 
 from __future__ import annotations
@@ -13,13 +13,14 @@ from collections.abc import Callable, Sequence
 from typing import Any, Final
 
 from pybeethoven.errors import BeethovenError, MirrorError
-from pybeethoven.etf import Atom, Export, Pid, Term
+from pybeethoven.etf import Atom, Export, Pid, Reference, Term
 from pybeethoven.mnesia.events import WRITE, Change, apply_event, apply_snapshot
 from pybeethoven.mnesia.table import Row, Table
 from pybeethoven.otp import GenServer
 
 logger = logging.getLogger(__name__)
 
+SUBSCRIBER: Final = Atom("mnesia_subscr")
 DETAILED: Final = Atom("detailed")
 READ: Final = Atom("read")
 WILDCARD: Final[Term] = [(Atom("_"), [], [Atom("$_")])]
@@ -52,7 +53,8 @@ class Mirror(GenServer):
         self._on_change = on_change
         self._on_detached = on_detached
         self._order = order
-        self._link: Pid | None = None
+        self._subscription: Reference | None = None
+        self._followed: str | None = None
 
     async def init(self) -> None:
         """Take the first peer that offers the table, if there are peers at all.
@@ -62,10 +64,15 @@ class Mirror(GenServer):
         if self._peers():
             await self._attach()
 
+    def deliver(self, message: Term, sender: Pid | None = None) -> None:
+        """Take a message. A node that was given up as a source may go on sending: not its events."""
+        if sender is None or sender.node in (self._followed, self.node.name):
+            super().deliver(message, sender)
+
     async def handle_info(self, message: Term) -> None:
         """Apply an event, or change the source when it has ended."""
         match message:
-            case ("EXIT", pid, _) if pid == self._link:
+            case ("DOWN", reference, *_) if reference == self._subscription:
                 logger.info("%s: the source %s ended", self.table.name, self.source)
                 await self._change_source()
             case _ if (change := apply_event(self.table, message)) is not None:
@@ -80,7 +87,7 @@ class Mirror(GenServer):
             changes = await self._attach()
         except MirrorError as error:
             logger.info("%s", error)
-            self.source = self._link = None
+            self.source = None
             self._on_detached()
             return
         for change in changes:
@@ -92,17 +99,32 @@ class Mirror(GenServer):
                 return await self._follow(peer)
             except BeethovenError as error:
                 logger.info("%s cannot be the source of %s: %s", peer, self.table.name, error)
+                self._unmonitor()
         raise MirrorError(f"no connected peer offers the table {self.table.name}")
 
+    def _unmonitor(self) -> None:
+        if self._subscription is not None:
+            self.demonitor(self._subscription)
+            self._subscription = None
+
     async def _follow(self, peer: str) -> list[Change]:
+        self._followed = peer
+        self._subscription = self.monitor((SUBSCRIBER, peer))
         what = (Atom("table"), self.table.name, DETAILED)
-        answer = await self.node.rpc(peer, "mnesia_subscr", "subscribe", [self.pid, what])
+        answer = await self.node.rpc(peer, SUBSCRIBER, "subscribe", [self.pid, what])
         if answer != (Atom("ok"), peer):
             raise MirrorError(f"{peer} refused the subscription: {answer!r}")
-        self._link = next((pid for pid in self.links if pid.node == peer), None)
-        rows = await self._snapshot(peer)
+        fresh = Table(self.table.name, await self._snapshot(peer))
+        self._apply_early_events(fresh)
         self.source = peer
-        return apply_snapshot(self.table, rows, self._order)
+        return apply_snapshot(self.table, fresh.rows(), self._order)
+
+    def _apply_early_events(self, fresh: Table) -> None:
+        """Told one by one, the events since the subscription would lead back to before the snapshot
+        and through it once more."""
+        others = [message for message in self._mailbox if apply_event(fresh, message) is None]
+        self._mailbox.clear()
+        self._mailbox.extend(others)
 
     async def _snapshot(self, peer: str) -> list[Row]:
         """All rows, read in a transaction.

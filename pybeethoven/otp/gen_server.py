@@ -61,13 +61,13 @@ class GenServer(Process):
         logger.warning("%s got an unexpected message", type(self).__name__)
 
     async def terminate(self, reason: Term) -> None:
-        """Called last, whatever ended the process; it is no longer registered or linked then if an
-        exit signal did."""
+        """Called last, whatever ended the process after its `init`. If an exit signal did, it is no
+        longer registered or linked."""
 
     async def run(self) -> None:
         """Call `init`, then a callback for each message."""
+        await self._initialise()
         try:
-            await self._initialise()
             while True:
                 for _ in range(MESSAGES_PER_TURN):
                     await self._dispatch(await self.receive())

@@ -258,8 +258,10 @@ class Node:
         if len(self._ending) > 1:
             return  # a linked process has ended this one; the outermost call goes on with it
         while self._ending:
-            self._bury(self._ending[0])
-            self._ending.popleft()
+            try:
+                self._bury(self._ending[0])
+            finally:
+                self._ending.popleft()
 
     def _bury(self, process: Process) -> None:
         for name in [n for n, p in self._names.items() if p is process]:

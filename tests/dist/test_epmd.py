@@ -30,7 +30,6 @@ PORT2 = b"w\0" + bytes.fromhex("abcd 4d 00 0006 0005 0001") + b"x"
             b"\0\x0fx\0\1M\0\0\x06\0\x06\0\x02\xc3\xa9\0\0",
         ),
         (epmd.port_please2_request("py"), b"\0\3zpy"),
-        (epmd.names_request(), b"\0\1n"),
     ],
 )
 def test_request_has_these_bytes(request_: bytes, data: bytes) -> None:
@@ -58,31 +57,11 @@ def test_answer_is_understood_when_complete(parse: Parser, data: bytes, answer: 
 
 
 @pytest.mark.parametrize(
-    ("data", "names"),
-    [
-        (b"", None),
-        (b"\0\0\x11", None),
-        (b"\0\0\x11\x11", {}),
-        (b"\0\0\x11\x11name a at po", None),
-        (b"\0\0\x11\x11name a at port 1", None),
-        (b"\0\0\x11\x11name a at port 1\n", {"a": 1}),
-        (b"\0\0\x11\x11name \xc3\xa9 at port 1\nname b at port 65535\n", {"\xe9": 1, "b": 65535}),
-    ],
-)
-def test_names_are_lines(data: bytes, names: dict[str, int] | None) -> None:
-    """The names are understood whenever the last line is complete."""
-    assert epmd.parse_names_response(data) == names
-
-
-@pytest.mark.parametrize(
     ("parse", "data", "text"),
     [
         (epmd.parse_alive2_response, b"w", "with the message 119"),
         (epmd.parse_port2_response, b"v", "with the message 118"),
         (epmd.parse_port2_response, PORT2[:-1] + b"\xff\0\0", "not UTF-8"),
-        (epmd.parse_names_response, b"\0\0\0\0name a\n", "listed a name as 'name a'"),
-        (epmd.parse_names_response, b"\0\0\0\0name a at port x\n", "listed a name"),
-        (epmd.parse_names_response, b"\0\0\0\0\n", "listed a name as ''"),
     ],
 )
 def test_answer_out_of_form_is_an_error(parse: Parser, data: bytes, text: str) -> None:
@@ -94,7 +73,7 @@ def test_answer_out_of_form_is_an_error(parse: Parser, data: bytes, text: str) -
 
 @given(
     st.sampled_from(
-        [epmd.parse_alive2_response, epmd.parse_port2_response, epmd.parse_names_response]
+        [epmd.parse_alive2_response, epmd.parse_port2_response]
     ),
     st.sampled_from([b"", b"v", b"y", b"w", b"w\0", PORT2]),
     st.binary(max_size=50),

@@ -1,0 +1,374 @@
+"""The Locator, against TCP servers that answer as beacons do, and as nobody should.
+
+Real beacons are met in tests/interop/test_join.py.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from collections.abc import AsyncIterator, Callable, Coroutine
+from contextlib import AsyncExitStack
+from typing import Any
+
+import pytest
+
+from pybeethoven.cluster import locator as locator_module
+from pybeethoven.cluster.locator import MAX_HOSTS, ROUNDS, Locator, check_port, hosts_of
+from pybeethoven.cluster.seek_chat import MAX_SIZE
+from pybeethoven.errors import ConfigError, JoinError
+from pybeethoven.testing import free_port
+from tests.helpers import soon
+from tests.timing import UNIT
+
+PY = "py@127.0.0.1"
+SEEKING = {"sender": PY, "type": "seeking", "payload": "join"}
+WATCHING = {"sender": PY, "type": "watching", "payload": "check"}
+
+
+# Where to look
+
+
+@pytest.mark.parametrize(
+    ("cluster_net", "hosts"),
+    [
+        ("10.0.0.0/30", ["10.0.0.1", "10.0.0.2"]),
+        ("10.0.0.2/30", ["10.0.0.1", "10.0.0.2"]),
+        ("10.0.0.7/32", ["10.0.0.7"]),
+        ("10.0.0.7", ["10.0.0.7"]),
+        ("10.0.0.6/31", ["10.0.0.6", "10.0.0.7"]),
+        ("10.0.0.0/255.255.255.252", ["10.0.0.1", "10.0.0.2"]),
+        ("fd00::/126", ["fd00::1", "fd00::2", "fd00::3"]),
+        ("::1/128", ["::1"]),
+    ],
+)
+def test_hosts_of(cluster_net: str, hosts: list[str]) -> None:
+    """The addresses of a network that hosts can have, in order."""
+    assert hosts_of(cluster_net) == hosts
+
+
+@pytest.mark.parametrize("cluster_net", ["10.0.0.0/16", "fd00::/112"])
+def test_hosts_of_the_largest_network(cluster_net: str) -> None:
+    """A network of 16 bits is looked through."""
+    assert MAX_HOSTS - 2 <= len(hosts_of(cluster_net)) <= MAX_HOSTS
+
+
+@pytest.mark.parametrize(
+    ("cluster_net", "text"),
+    [
+        ("10.0.0.0/15", "over 65536 hosts; give a smaller one, e.g. 10.0.0.0/16"),
+        ("0.0.0.0/0", "e.g. 0.0.0.0/16"),
+        ("fd00::/111", "e.g. fd00::/112"),
+        ("fd00::/64", "over 65536 hosts"),
+        ("10.0.0.0/33", "'10.0.0.0/33' is not a network; it must look like 10.0.0.0/24"),
+        ("10.0.0", "it must look like"),
+        ("localhost", "it must look like"),
+        ("10.0.0.0/24/24", "it must look like"),
+        ("", "it must look like"),
+    ],
+)
+def test_network_that_cannot_be_used(cluster_net: str, text: str) -> None:
+    """The error shows what would be right."""
+    with pytest.raises(ConfigError) as caught:
+        hosts_of(cluster_net)
+    assert text in str(caught.value)
+
+
+@pytest.mark.parametrize("port", [1, 3000, 33000, 65535])
+def test_port(port: int) -> None:
+    """A port is given back."""
+    assert check_port(port) == port
+
+
+@pytest.mark.parametrize("port", [-1, 0, 65536])
+def test_no_port(port: int) -> None:
+    """What no port can be is refused."""
+    with pytest.raises(ConfigError, match=f"the listener port is {port}; it must be from 1 to"):
+        check_port(port)
+
+
+# Whom to ask
+
+
+def reply(payload: object, sender: str = "a@127.0.0.1") -> bytes:
+    """A beacon's answer."""
+    return json.dumps({"sender": sender, "type": "reply", "payload": payload}).encode()
+
+
+class FakeBeacon:
+    """Answers whatever it is asked with `answer`, if that is not None, and waits for the other side
+    to close; with `hang_up` it closes first."""
+
+    def __init__(self, answer: bytes | None, *, hang_up: bool = False) -> None:
+        self.answer, self.hang_up = answer, hang_up
+        self.requests: list[Any] = []
+        self.asked = asyncio.Event()
+        self.connections = 0
+        self.open: set[asyncio.StreamWriter] = set()
+        self.left = asyncio.Condition()
+
+    async def serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        """One connection, to the end of it."""
+        self.connections += 1
+        self.open.add(writer)
+        try:
+            if request := await reader.read(4096):
+                self.requests.append(json.loads(request))
+                self.asked.set()
+                for number in range(len(self.answer or b"")):
+                    writer.write((self.answer or b"")[number : number + 1])
+                if not self.hang_up:
+                    await reader.read()
+        except ConnectionResetError:
+            pass
+        finally:
+            writer.close()
+            async with self.left:
+                self.open.discard(writer)
+                self.left.notify_all()
+
+    async def all_left(self) -> None:
+        """Wait until the other side has closed every connection."""
+        async with self.left:
+            await soon(self.left.wait_for(lambda: not self.open))
+
+
+Serve = Callable[..., Coroutine[Any, Any, list[FakeBeacon]]]
+
+
+@pytest.fixture
+def port() -> int:
+    """The port of the test's beacons."""
+    return free_port("0.0.0.0")
+
+
+@pytest.fixture
+async def serve(port: int) -> AsyncIterator[Serve]:
+    """Start beacons on 127.0.0.1, 127.0.0.2, ..."""
+    async with AsyncExitStack() as stack:
+
+        async def start(*beacons: FakeBeacon) -> list[FakeBeacon]:
+            for number, beacon in enumerate(beacons, 1):
+                server = await asyncio.start_server(beacon.serve, f"127.0.0.{number}", port)
+                stack.callback(server.close)
+                stack.push_async_callback(beacon.all_left)
+            return list(beacons)
+
+        yield start
+
+
+@pytest.fixture
+def backoffs() -> list[float]:
+    """The pauses that the locator made."""
+    return []
+
+
+@pytest.fixture
+def locator(port: int, backoffs: list[float]) -> Locator:
+    """Looks for the test's beacons."""
+
+    def backoff() -> float:
+        backoffs.append(0.0)
+        return 0.0
+
+    return Locator(PY, hosts_of("127.0.0.0/29"), port, backoff)
+
+
+async def test_joined(serve: Serve, locator: Locator, backoffs: list[float]) -> None:
+    """The one beacon lets us in at once, asked once."""
+    [beacon] = await serve(FakeBeacon(reply("joined")))
+    assert await soon(locator.seek()) == "a@127.0.0.1"
+    assert beacon.requests == [SEEKING]
+    assert backoffs == []
+
+
+async def test_losers_are_told(serve: Serve, locator: Locator) -> None:
+    """The first in the network's order is asked to let us in; the others get `watching`."""
+    beacons = await serve(
+        FakeBeacon(reply("joined", "a@127.0.0.1")),
+        FakeBeacon(reply(["a@127.0.0.1"], "b@127.0.0.2")),
+        FakeBeacon(reply("error", "c@127.0.0.3")),
+    )
+    assert await soon(locator.seek()) == "a@127.0.0.1"
+    assert [beacon.requests for beacon in beacons] == [[SEEKING], [WATCHING], [WATCHING]]
+
+
+@pytest.mark.parametrize("answer", [None, b"junk", reply("joined", "b@127.0.0.2")])
+async def test_losers_that_misbehave(
+    answer: bytes | None,
+    serve: Serve,
+    locator: Locator,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Once we are in, what another beacon makes of its `watching` is all the same."""
+    monkeypatch.setattr(locator_module, "REPLY_TIMEOUT", 0.05 * UNIT)
+    _, other = await serve(FakeBeacon(reply("joined")), FakeBeacon(answer))
+    assert await soon(locator.seek()) == "a@127.0.0.1"
+    assert other.requests == [WATCHING]
+
+
+@pytest.mark.parametrize(
+    "first",
+    [
+        (b"junk", False),
+        (b"junk", True),
+        (None, True),
+        (b'{"sender":', True),
+        (b"{" + b" " * MAX_SIZE, False),
+        (b"[]", False),
+        (b"{}", False),
+        (json.dumps(SEEKING).encode(), False),
+        (reply("join_failed"), False),
+        (reply("error"), False),
+        (reply("self", PY), False),
+        (reply("joined", PY), False),
+        (reply(["b@127.0.0.2"]), False),
+        (reply("what"), False),
+    ],
+    ids=lambda first: repr(first)[:40],
+)
+async def test_first_does_not_let_us_in(
+    first: tuple[bytes | None, bool], serve: Serve, locator: Locator, backoffs: list[float]
+) -> None:
+    """Whatever the first beacon does, the second is asked in the same round and lets us in."""
+    answer, hang_up = first
+    one, two = await serve(
+        FakeBeacon(answer, hang_up=hang_up), FakeBeacon(reply("joined", "b@127.0.0.2"))
+    )
+    assert await soon(locator.seek()) == "b@127.0.0.2"
+    assert one.requests == two.requests == [SEEKING]
+    assert backoffs == []
+
+
+async def test_mute_beacon(serve: Serve, locator: Locator, monkeypatch: pytest.MonkeyPatch) -> None:
+    """One that never answers is given up, and the next one asked."""
+    monkeypatch.setattr(locator_module, "REPLY_TIMEOUT", 0.05 * UNIT)
+    await serve(FakeBeacon(None), FakeBeacon(reply("joined", "b@127.0.0.2")))
+    assert await soon(locator.seek()) == "b@127.0.0.2"
+
+
+@pytest.mark.parametrize(
+    ("answer", "said", "cause"),
+    [
+        (reply("join_failed"), "join_failed", f"it could not reach {PY}: the cookie differs"),
+        (reply("self", PY), "self", "give this node another name"),
+        (reply("error"), "error", "see the log of that node"),
+        (reply("joined", PY), "joined", "not an answer"),
+        (reply(["b@127.0.0.2"]), "['b@127.0.0.2']", "not an answer"),
+        (reply("what"), "what", "not an answer"),
+    ],
+    ids=lambda value: repr(value)[:40],
+)
+async def test_refused(
+    answer: bytes, said: str, cause: str, serve: Serve, locator: Locator, backoffs: list[float]
+) -> None:
+    """When the only beacon refuses in every round, the error says who, what and why."""
+    [beacon] = await serve(FakeBeacon(answer))
+    with pytest.raises(JoinError) as caught:
+        await soon(locator.seek())
+    assert caught.value.answer == said
+    assert cause in str(caught.value)
+    assert "at 127.0.0.1 answered" in str(caught.value)
+    assert beacon.connections == ROUNDS
+    assert len(backoffs) == ROUNDS - 1
+
+
+@pytest.mark.parametrize("turned", [False, True])
+async def test_refusal_of_another_is_told_before_self(
+    turned: bool, serve: Serve, locator: Locator
+) -> None:
+    """`self` is the least of several refusals."""
+    beacons = [FakeBeacon(reply("self", PY)), FakeBeacon(reply("join_failed", "b@127.0.0.2"))]
+    await serve(*(reversed(beacons) if turned else beacons))
+    with pytest.raises(JoinError, match="the beacon of b@127"):
+        await soon(locator.seek())
+
+
+async def test_let_in_after_a_refusal(serve: Serve, port: int) -> None:
+    """A beacon that refuses at first is asked again, and what it said before is past."""
+    [beacon] = await serve(FakeBeacon(reply("join_failed")))
+
+    def backoff() -> float:
+        beacon.answer = reply("joined")
+        return 0.0
+
+    assert await soon(Locator(PY, ["127.0.0.1"], port, backoff).seek()) == "a@127.0.0.1"
+    assert beacon.requests == [SEEKING, SEEKING]
+
+
+async def test_refusal_of_an_earlier_round(serve: Serve, port: int) -> None:
+    """When the last round finds no beacon, there is none, whatever was said before."""
+    [beacon] = await serve(FakeBeacon(reply("join_failed")))
+
+    def backoff() -> float:
+        beacon.answer, beacon.hang_up = None, True
+        return 0.0
+
+    assert await soon(Locator(PY, ["127.0.0.1"], port, backoff).seek()) is None
+
+
+async def test_no_beacon(locator: Locator, backoffs: list[float]) -> None:
+    """Where nobody listens there is none, after three rounds."""
+    assert await soon(locator.seek()) is None
+    assert len(backoffs) == ROUNDS - 1 == 2
+
+
+@pytest.mark.parametrize("answer", [None, b"junk", b"{}"])
+async def test_no_beacon_but_something_else(
+    answer: bytes | None, serve: Serve, locator: Locator, backoffs: list[float]
+) -> None:
+    """Another service on the port is no beacon, in none of the three rounds."""
+    [other] = await serve(FakeBeacon(answer, hang_up=True))
+    assert await soon(locator.seek()) is None
+    assert other.connections == ROUNDS
+    assert len(backoffs) == ROUNDS - 1
+
+
+async def test_found_in_a_later_round(serve: Serve, port: int) -> None:
+    """A beacon that comes up between two rounds is found in the next."""
+    starts: list[asyncio.Task[Any]] = []
+
+    def backoff() -> float:
+        starts.append(asyncio.create_task(serve(FakeBeacon(reply("joined")))))
+        return 0.1 * UNIT
+
+    assert await soon(Locator(PY, ["127.0.0.1"], port, backoff).seek()) == "a@127.0.0.1"
+    assert len(starts) == 1
+
+
+async def test_more_hosts_than_are_asked_at_once(
+    serve: Serve, port: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The hosts are gone through in portions, in order."""
+    monkeypatch.setattr(locator_module, "AT_ONCE", 2)
+    beacons = await serve(*(FakeBeacon(None, hang_up=True) for _ in range(4)))
+    locator = Locator(PY, hosts_of("127.0.0.0/29"), port, lambda: 0.0)
+    assert await soon(locator.seek()) is None
+    assert [beacon.connections for beacon in beacons] == [ROUNDS] * 4
+
+
+@pytest.mark.parametrize("answers", [(None, None), ("join_failed", "joined"), ("joined", None)])
+async def test_cancelled(answers: tuple[str | None, ...], serve: Serve, locator: Locator) -> None:
+    """Cancelled at any moment, no connection stays open."""
+    replies = [None if answer is None else reply(answer) for answer in answers]
+    beacons = await serve(*map(FakeBeacon, replies))
+    for turns in range(60):
+        seeking = asyncio.create_task(locator.seek())
+        for _ in range(turns):
+            await asyncio.sleep(0)
+        seeking.cancel()
+        await asyncio.gather(seeking, return_exceptions=True)
+        for beacon in beacons:
+            await beacon.all_left()
+    assert any(beacon.requests for beacon in beacons)
+
+
+async def test_cancelled_while_losers_are_told(serve: Serve, locator: Locator) -> None:
+    """A loser that doesn't answer its `watching` is let go, too."""
+    _, loser = await serve(FakeBeacon(reply("joined")), FakeBeacon(None))
+    seeking = asyncio.create_task(locator.seek())
+    await soon(loser.asked.wait())
+    seeking.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await seeking
+    await loser.all_left()

@@ -1,0 +1,476 @@
+"""GenServers on one node: calls, casts, starting and ending."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import Any
+
+import pytest
+
+from pybeethoven import NO_REPLY, Atom, ConfigError, From, GenServer, ImproperList, Node, Pid, Term
+from pybeethoven.errors import CallTimeout, NoProcess, ProcessExit
+from pybeethoven.otp.gen_server import GEN_CALL, GEN_CAST, MESSAGES_PER_TURN, reply_address
+from pybeethoven.testing import Epmd
+from tests.helpers import Recorder, atoms, soon
+from tests.timing import UNIT
+
+PY = Atom("py@127.0.0.1")
+KILL, KILLED, NORMAL, NOPROC, SHUTDOWN = atoms("kill", "killed", "normal", "noproc", "shutdown")
+BOOM, PYTHON_ERROR = atoms("boom", "python_error")
+
+
+class Server(GenServer):
+    """Does what it is asked to, and keeps what it was told."""
+
+    def __init__(self, *, trap_exit: bool = False) -> None:
+        self.trap_exit = trap_exit
+        self.casts: list[Term] = []
+        self.infos: asyncio.Queue[Term] = asyncio.Queue()
+        self.waiting: asyncio.Queue[From] = asyncio.Queue()
+        self.terminated: asyncio.Queue[Term] = asyncio.Queue()
+
+    async def handle_call(self, request: Term, from_: From) -> Any:
+        """Do what the request says."""
+        match request:
+            case ("echo", value):
+                return value
+            case "casts":
+                return list(self.casts)
+            case "wait":
+                self.waiting.put_nowait(from_)
+                return NO_REPLY
+            case "reply_twice":
+                self.node.reply(from_, 1)
+                return 2
+            case "hang":
+                self.waiting.put_nowait(from_)
+                await asyncio.get_running_loop().create_future()
+            case ("exit", reason):
+                raise ProcessExit(reason)
+            case "crash":
+                raise ValueError("crashed")
+            case ("call", other, inner):
+                return await self.node.call(other, inner)
+        raise AssertionError(request)
+
+    async def handle_cast(self, message: Term) -> None:
+        """Keep it."""
+        self.casts.append(message)
+
+    async def handle_info(self, message: Term) -> None:
+        """Keep it."""
+        self.infos.put_nowait(message)
+
+    async def terminate(self, reason: Term) -> None:
+        """Keep it."""
+        self.terminated.put_nowait(reason)
+
+
+class FailsInInit(Server):
+    """Its `init` raises what it was made with."""
+
+    def __init__(self, error: BaseException) -> None:
+        super().__init__()
+        self.error = error
+
+    async def init(self) -> None:
+        """Fail."""
+        raise self.error
+
+
+class SlowInit(Server):
+    """Its `init` waits for `go`."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.began, self.go = asyncio.Event(), asyncio.Event()
+
+    async def init(self) -> None:
+        """Wait."""
+        self.began.set()
+        await self.go.wait()
+
+
+@pytest.fixture
+async def server(node: Node) -> Server:
+    """A server, registered as `server`."""
+    server = Server()
+    await node.start(server, name="server")
+    return server
+
+
+# Calls
+
+
+@pytest.mark.parametrize("to", ["server", ("server", PY), "pid", "process"])
+async def test_call(node: Node, server: Server, to: Any) -> None:
+    """A call gives the reply, however the server is addressed."""
+    addresses: dict[Any, Any] = {"pid": server.pid, "process": server}
+    address = addresses.get(to, to)
+    values: list[Term] = [1, None, (Atom("error"), b"x"), []]
+    for value in values:
+        assert await soon(node.call(address, (Atom("echo"), value))) == value
+
+
+async def test_calls_and_casts_in_order(node: Node, server: Server) -> None:
+    """A call sees all casts that were sent before it, and none sent after."""
+    for number in range(1000):
+        node.cast(server, number)
+    call = asyncio.create_task(node.call(server, Atom("casts")))
+    await asyncio.sleep(0)
+    node.cast(server, "late")
+    assert await soon(call) == list(range(1000))
+
+
+async def test_many_callers(node: Node, server: Server) -> None:
+    """Each of many callers gets its own reply."""
+    calls = [node.call(server, (Atom("echo"), number)) for number in range(200)]
+    assert await soon(asyncio.gather(*calls)) == list(range(200))
+
+
+async def test_call_from_a_server(node: Node, server: Server) -> None:
+    """A server may call another; one that calls itself gets a time-out, as nobody is there."""
+    other = Server()
+    await node.start(other)
+    assert await soon(node.call(other, (Atom("call"), server.pid, (Atom("echo"), 1)))) == 1
+
+
+async def test_reply_later(node: Node, server: Server) -> None:
+    """With `NO_REPLY` the caller waits until anybody replies; the server goes on meanwhile."""
+    calls = [asyncio.create_task(node.call(server, Atom("wait"))) for _ in range(2)]
+    first, second = await soon(server.waiting.get()), await soon(server.waiting.get())
+    assert await soon(node.call(server, (Atom("echo"), 1))) == 1
+    assert not any(call.done() for call in calls)
+    node.reply(second, "second")
+    node.reply(first, "first")
+    node.reply(first, "again")
+    assert await soon(asyncio.gather(*calls)) == ["first", "second"]
+
+
+async def test_second_reply_is_dropped(node: Node, server: Server) -> None:
+    """The first of two replies counts, and the next call is not confused."""
+    assert await soon(node.call(server, Atom("reply_twice"))) == 1
+    assert await soon(node.call(server, (Atom("echo"), 3))) == 3
+
+
+async def test_timeout_and_late_reply(node: Node, server: Server) -> None:
+    """After a time-out the late reply reaches nobody: neither a mailbox nor the next call."""
+    results: asyncio.Queue[Term] = asyncio.Queue()
+
+    async def caller(process: Any) -> None:
+        try:
+            await node.call(server, Atom("wait"), timeout=0.02 * UNIT)
+        except CallTimeout as error:
+            results.put_nowait(str(error))
+        node.reply(server.waiting.get_nowait(), "late")
+        results.put_nowait(await node.call(server, (Atom("echo"), 1)))
+        node.send(process, "only this")
+        results.put_nowait(await process.receive())
+
+    node.spawn(caller)
+    assert await soon(results.get()) == f"Server did not answer within {0.02 * UNIT:g} seconds"
+    assert [await soon(results.get()) for _ in range(2)] == [1, "only this"]
+    assert server.watchers == {}
+
+
+async def test_cancelled_call(node: Node, server: Server) -> None:
+    """It leaves neither a monitor nor a place for the reply."""
+    call = asyncio.create_task(node.call(server, Atom("wait"), timeout=None))
+    from_ = await soon(server.waiting.get())
+    call.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await call
+    assert server.watchers == {}
+    node.reply(from_, "late")
+    assert await soon(node.call(server, (Atom("echo"), 1))) == 1
+
+
+async def test_call_to_nobody(node: Node, server: Server) -> None:
+    """A name or pid that is not there is `NoProcess`, at once."""
+    node.exit(server, KILL)
+    for to in ("nobody", ("nobody", PY), server, server.pid):
+        with pytest.raises(NoProcess) as caught:
+            await soon(node.call(to, Atom("casts"), timeout=None))
+        assert caught.value.reason == NOPROC
+
+
+@pytest.mark.parametrize(
+    ("request_", "reason"),
+    [
+        (Atom("crash"), (PYTHON_ERROR, b"ValueError", b"crashed")),
+        ((Atom("exit"), BOOM), BOOM),
+        ((Atom("exit"), NORMAL), NORMAL),
+    ],
+    ids=repr,
+)
+async def test_server_ends_during_a_call(
+    node: Node,
+    server: Server,
+    request_: Term,
+    reason: Term,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    """Every caller that waits gets the exit reason; only a crash is logged."""
+    waiting = asyncio.create_task(node.call(server, Atom("wait"), timeout=None))
+    await soon(server.waiting.get())
+    for call in (node.call(server, request_), waiting):
+        with pytest.raises(ProcessExit) as caught:
+            await soon(call)
+        assert caught.value.reason == reason
+    assert await soon(server.terminated.get()) == reason
+    assert node.whereis("server") is None
+    assert len(caplog.records) == (request_ == "crash")
+
+
+async def test_server_killed_during_a_call(node: Node, server: Server) -> None:
+    """A kill reaches a server in the middle of a callback, and its caller."""
+    call = asyncio.create_task(node.call(server, Atom("hang"), timeout=None))
+    await soon(server.waiting.get())
+    node.exit(server, KILL)
+    with pytest.raises(ProcessExit) as caught:
+        await soon(call)
+    assert caught.value.reason == KILLED
+    assert await soon(server.terminated.get()) == KILLED
+
+
+async def test_unknown_call_and_cast(node: Node) -> None:
+    """Without a handler a server ends as one in Elixir does; other messages are only logged."""
+    for reason in ("bad_call", "bad_cast"):
+        plain, watcher = GenServer(), Recorder()
+        node.spawn(watcher)
+        await node.start(plain)
+        watcher.monitor(plain)
+        node.send(plain, "info")
+        if reason == "bad_call":
+            with pytest.raises(ProcessExit) as caught:
+                await soon(node.call(plain, "what"))
+            assert caught.value.reason == (Atom(reason), "what")
+        else:
+            node.cast(plain, "what")
+        assert (await watcher.next())[4] == (Atom(reason), "what")
+
+
+@pytest.mark.parametrize(
+    "message",
+    [
+        (GEN_CALL, 1, 2),
+        (GEN_CALL, (1, 2), 3),
+        (GEN_CALL, (), 3),
+        (GEN_CALL,),
+        (GEN_CAST,),
+        (GEN_CAST, 1, 2),
+        [GEN_CAST, 1],
+        (b"$gen_cast", 1),
+        (),
+        None,
+    ],
+    ids=repr,
+)
+async def test_malformed_call_or_cast(node: Node, server: Server, message: Term) -> None:
+    """It is a message like any other, and ends nothing."""
+    node.send(server, message)
+    assert await soon(server.infos.get()) == message
+    assert await soon(node.call(server, Atom("casts"))) == []
+
+
+@pytest.mark.parametrize("crashes", [object(), {1, 2}], ids=["object", "set"])
+async def test_reply_without_external_form(node: Node, epmd: Epmd, crashes: Term) -> None:
+    """To another node it ends the server with a reason that says so, and the caller hears it."""
+    server = Server()
+    await node.start(server, name="server")
+
+    async def handle_call(request: Term, from_: From) -> Term:
+        return crashes
+
+    server.handle_call = handle_call  # type: ignore[method-assign]
+    async with Node("other@127.0.0.1", "cookie") as other:
+        with pytest.raises(ProcessExit) as caught:
+            await soon(other.call(("server", PY), Atom("what")))
+    assert caught.value.reason[:2] == (PYTHON_ERROR, b"EncodeError")
+
+
+REFERENCE = Atom("reference")
+CALLER = Pid(PY, 7, 0, 1)
+
+
+@pytest.mark.parametrize(
+    ("tag", "address"),
+    [
+        (REFERENCE, CALLER),
+        ((REFERENCE, PY), CALLER),
+        (ImproperList([Atom("alias")], REFERENCE), REFERENCE),
+        ([ImproperList([Atom("alias")], REFERENCE), 1], REFERENCE),
+        (ImproperList([ImproperList([Atom("alias")], REFERENCE)], 1), REFERENCE),
+        ([REFERENCE, 1], CALLER),
+        (ImproperList([Atom("other")], REFERENCE), CALLER),
+    ],
+    ids=["ref", "{ref, node}", "alias", "alias, id", "alias | id", "list", "no alias"],
+)
+def test_reply_address(tag: Term, address: Term) -> None:
+    """The tags of gen_server, gen_statem and rpc: replies go to the alias in them, if one is."""
+    assert reply_address((CALLER, tag)) == address
+
+
+async def test_turns(node: Node, server: Server) -> None:
+    """A server with a long mailbox lets others run in between."""
+    for number in range(10 * MESSAGES_PER_TURN):
+        node.cast(server, number)
+    turns = 0
+    while len(server.casts) < 10 * MESSAGES_PER_TURN:
+        await asyncio.sleep(0)
+        turns += 1
+    assert turns >= 10
+
+
+# Starting
+
+
+async def test_init_runs_first(node: Node) -> None:
+    """`start` returns when `init` has; messages sent before wait for it."""
+    server = SlowInit()
+    starting = asyncio.create_task(node.start(server, name="slow"))
+    await soon(server.began.wait())
+    node.cast("slow", 1)
+    for _ in range(10):
+        await asyncio.sleep(0)
+    assert not starting.done()
+    assert server.casts == []
+    server.go.set()
+    assert await soon(starting) == server.pid == node.whereis("slow")
+    assert await soon(node.call(server, Atom("casts"))) == [1]
+
+
+@pytest.mark.parametrize(
+    "error", [ValueError("no"), ProcessExit(BOOM), TimeoutError("late"), CallTimeout("x")], ids=repr
+)
+async def test_init_fails(node: Node, error: Exception, caplog: pytest.LogCaptureFixture) -> None:
+    """The starter gets the very error, nothing is logged, and the name is free at once."""
+    with pytest.raises(type(error)) as caught:
+        await soon(node.start(FailsInInit(error), name="name"))
+    assert caught.value is error
+    assert caplog.records == []
+    await soon(node.start(Server(), name="name"))
+
+
+async def test_init_fails_of_a_linked_server(node: Node) -> None:
+    """Who linked to it on the way gets the exit signal with the reason."""
+    trapper = Recorder(trap_exit=True)
+    node.spawn(trapper)
+    server = FailsInInit(ValueError("no"))
+    starting = asyncio.create_task(node.start(server))
+    await asyncio.sleep(0)
+    trapper.link(server.pid)
+    await asyncio.gather(starting, return_exceptions=True)
+    told = (Atom("EXIT"), server.pid, (PYTHON_ERROR, b"ValueError", b"no"))
+    assert await trapper.next() == told
+
+
+@pytest.mark.parametrize("turns", range(6))
+async def test_start_cancelled(node: Node, turns: int) -> None:
+    """The server is killed then, whether its `init` had begun or not, and its name is free."""
+    server = SlowInit()
+    starting = asyncio.create_task(node.start(server, name="name"))
+    for _ in range(turns):
+        await asyncio.sleep(0)
+    starting.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await starting
+    assert node.whereis("name") is None
+    if server.began.is_set():
+        assert await soon(server.terminated.get()) == KILLED
+    await soon(node.start(Server(), name="name"))
+
+
+@pytest.mark.parametrize("turns", range(1, 6))
+async def test_killed_before_or_in_init(node: Node, turns: int) -> None:
+    """The starter hears that the server was killed, even if it never ran."""
+    server = SlowInit()
+    starting = asyncio.create_task(node.start(server, name="name"))
+    for _ in range(turns):
+        await asyncio.sleep(0)
+    assert server.began.is_set() == (turns > 1)
+    node.exit(server, KILL)
+    with pytest.raises(ProcessExit) as caught:
+        await soon(starting)
+    assert caught.value.reason == KILLED
+    assert node.whereis("name") is None
+
+
+async def test_name_taken(node: Node, server: Server) -> None:
+    """A server under a name that is taken isn't started, and may be under another."""
+    second = Server()
+    with pytest.raises(ConfigError, match="'server' is taken"):
+        await node.start(second, name="server")
+    assert node.whereis("server") == server.pid
+    await soon(node.start(second, name="second"))
+    with pytest.raises(ConfigError, match="Server runs already"):
+        await node.start(second)
+    assert await soon(node.call("second", (Atom("echo"), 1))) == 1
+
+
+# Ending
+
+
+@pytest.mark.parametrize(
+    ("signal", "trap_exit", "reason"),
+    [(SHUTDOWN, False, SHUTDOWN), ((BOOM, 1), False, (BOOM, 1)), (KILL, True, KILLED)],
+)
+async def test_terminate_after_a_signal(
+    node: Node, signal: Term, trap_exit: bool, reason: Term
+) -> None:
+    """`terminate` is called with the reason of the signal that ended the server."""
+    server = Server(trap_exit=trap_exit)
+    await node.start(server)
+    node.exit(server, signal)
+    assert await soon(server.terminated.get()) == reason
+    assert server.terminated.empty()
+
+
+async def test_trapped_exit(node: Node) -> None:
+    """One that traps exits gets them in `handle_info`."""
+    server = Server(trap_exit=True)
+    await node.start(server)
+    node.exit(server, BOOM)
+    message = await soon(server.infos.get())
+    assert message[0] == "EXIT"
+    assert message[2] == BOOM
+    assert await soon(node.call(server, (Atom("echo"), 1))) == 1
+
+
+async def test_terminate_when_the_node_stops(epmd: Epmd) -> None:
+    """Every server's `terminate` is called with `shutdown`, and awaited."""
+    ended: list[Term] = []
+
+    class Slow(Server):
+        async def terminate(self, reason: Term) -> None:
+            await asyncio.sleep(0.02 * UNIT)
+            ended.append(reason)
+
+    async with Node(PY, "cookie") as node:
+        for _ in range(3):
+            await node.start(Slow())
+    assert ended == [SHUTDOWN] * 3
+
+
+async def test_terminate_fails(node: Node, server: Server) -> None:
+    """A crash in `terminate` is the reason then."""
+
+    async def terminate(reason: Term) -> None:
+        raise ValueError("in terminate")
+
+    server.terminate = terminate  # type: ignore[method-assign]
+    with pytest.raises(ProcessExit) as caught:
+        await soon(node.call(server, (Atom("exit"), BOOM)))
+    assert caught.value.reason == (PYTHON_ERROR, b"ValueError", b"in terminate")
+
+
+async def test_call_when_the_node_stops(epmd: Epmd) -> None:
+    """A call that waits ends with its server."""
+    async with Node(PY, "cookie") as node:
+        server = Server()
+        await node.start(server)
+        call = asyncio.create_task(node.call(server, Atom("wait"), timeout=None))
+        await soon(server.waiting.get())
+    with pytest.raises(ProcessExit) as caught:
+        await soon(call)
+    assert caught.value.reason == SHUTDOWN
