@@ -65,7 +65,7 @@ class Mirror(GenServer):
             await self._attach()
 
     def deliver(self, message: Term, sender: Pid | None = None) -> None:
-        """Take a message. A node that was given up as a source may go on sending: not its events."""
+        """Take a message, but not the events of a node that was given up as the source."""
         if sender is None or sender.node in (self._followed, self.node.name):
             super().deliver(message, sender)
 
