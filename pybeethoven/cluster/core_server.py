@@ -113,16 +113,15 @@ class CoreServer(GenServer):
 
     # For everybody
 
-    async def alert_me(self, follower: Target) -> None:
+    async def alert_me(self, follower: Process | Pid | str | tuple[str, str]) -> None:
         """Have `(node_update, (node, status))` cast to `follower` whenever another node comes or
         goes.
 
         `follower`: a process, a pid, a name on this node or (name, node). Registering twice alerts
         once; a follower that ends is forgotten. What happens after this returns is not missed.
+        Raises `ConfigError` for what is none of these.
         """
-        self.node.cast(
-            self, (ALERT_ME, follower.pid if isinstance(follower, Process) else follower)
-        )
+        self.node.cast(self, (ALERT_ME, self.node.watchable(follower)))
 
     async def get_mode(self) -> Atom:
         """`clustered` or `standalone`: whether a node of the tracker is connected.

@@ -301,7 +301,7 @@ class Node:
             if not future.done():
                 future.set_exception(_exit_error(reason, to))
 
-        address = self._watched(to)
+        address = self.watchable(to)
         reference = self.make_reference()
         self.ties.watch(reference, Monitor(self.caller().pid, address, on_down))
         self._calls[reference] = future
@@ -398,7 +398,7 @@ class Node:
 
     def monitor(self, process: Process, target: Target) -> Reference:
         """See `Process.monitor`."""
-        address = self._watched(target)
+        address = self.watchable(target)
         reference = self.make_reference()
 
         def on_down(reason: Term) -> None:
@@ -407,7 +407,11 @@ class Node:
         self.ties.watch(reference, Monitor(process.pid, address, on_down))
         return reference
 
-    def _watched(self, target: Target) -> Pid | tuple[Atom, Atom]:
+    def watchable(self, target: Target) -> Pid | tuple[Atom, Atom]:
+        """What to send to and to monitor: `target` as a pid or (name, node).
+
+        Raises `ConfigError` when it is neither, nor a process or a name on this node.
+        """
         match self._address(target):
             case Reference():
                 raise ConfigError(f"{target!r} is an alias; only a process can be monitored")
