@@ -13,8 +13,6 @@ from contextlib import suppress
 from typing import Any, NoReturn
 
 import click
-from rich.console import Console
-from rich.logging import RichHandler
 
 from pybeethoven.cluster.beethoven import Beethoven
 from pybeethoven.cluster.tracker import ONLINE, TrackerRow
@@ -53,10 +51,12 @@ def main() -> None:
     "seconds",
     type=click.FloatRange(min=0),
     envvar="PYBEETHOVEN_FOR",
-    help="End after so many seconds.",
+    help="End after so many seconds, joined or not.",
 )
 @click.option("-v", "--verbose", is_flag=True, help="Log what happens to standard error.")
+@click.pass_context
 def join(
+    context: click.Context,
     name: str,
     cookie: str | None,
     cookie_file: str | None,
@@ -72,6 +72,8 @@ def join(
     """
     _log(verbose)
     try:
+        if cookie_file is not None and _from_variable(context, "cookie"):
+            cookie = None
         secret = read_cookie(cookie_file) if cookie is None else check_cookie(cookie)
         beethoven = Beethoven(name, cookie=secret, cluster_net=net, listener_port=port)
         asyncio.run(_join(beethoven, _print_json if as_json else _print_text, seconds))
@@ -80,6 +82,10 @@ def join(
     except BrokenPipeError:
         # Whoever read our output has gone; Python would report that again when it flushes.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+
+
+def _from_variable(context: click.Context, option: str) -> bool:
+    return context.get_parameter_source(option) is click.core.ParameterSource.ENVIRONMENT
 
 
 async def _join(beethoven: Beethoven, print_event: Print, seconds: float | None) -> None:
@@ -106,6 +112,7 @@ async def _report(beethoven: Beethoven, print_event: Print) -> None:
             print_event(joined)
         async for update in updates:
             print_event({"event": "node_update", **_fields(update)})
+        raise BeethovenError("the CoreServer of this node has ended; -v shows why")
 
 
 def _fields(row: TrackerRow) -> dict[str, str]:
@@ -114,34 +121,32 @@ def _fields(row: TrackerRow) -> dict[str, str]:
 
 
 def _print_json(event: dict[str, Any]) -> None:
-    print(json.dumps(event, separators=(",", ":")), flush=True)
+    click.echo(json.dumps(event, separators=(",", ":")))
 
 
 def _print_text(event: dict[str, Any]) -> None:
-    console = Console(highlight=False, soft_wrap=True)
     match event:
         case {"event": "standalone"}:
-            console.print("no beacon found: standalone")
+            click.echo("no beacon found: standalone")
         case {"event": "joined", "via": via, "mode": mode, "nodes": nodes}:
-            console.print(f"joined through {via}: {mode}")
-            for node in nodes:
-                console.print(f"  {_status_text(node)}")
+            lines = [f"joined through {via}: {mode}", *(f"  {_status_text(n)}" for n in nodes)]
+            click.echo("\n".join(lines))
         case _:
-            console.print(_status_text(event))
-    sys.stdout.flush()
+            click.echo(_status_text(event))
 
 
 def _status_text(event: dict[str, Any]) -> str:
-    colour = "green" if event["status"] == ONLINE else "red"
-    return f"{event['node']} [{colour}]{event['status']}[/] [dim]{event['last_change']}[/]"
+    status = click.style(event["status"], fg="green" if event["status"] == ONLINE else "red")
+    return f"{event['node']} {status} {event['last_change']}"
 
 
 def _log(verbose: bool) -> None:
     logging.basicConfig(
         level=logging.INFO if verbose else logging.ERROR,
-        format="%(name)s: %(message)s",
-        handlers=[RichHandler(console=Console(stderr=True), show_path=False)],
+        format="%(levelname)s %(name)s: %(message)s",
     )
+    if not verbose:
+        logging.getLogger("pybeethoven.cluster").setLevel(logging.WARNING)
 
 
 def _fail(message: str) -> NoReturn:

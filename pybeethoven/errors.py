@@ -27,6 +27,14 @@ from __future__ import annotations
 from typing import Any
 
 
+def brief(term: Any) -> str:
+    """A term for an error message: at most 200 characters of it."""
+    try:
+        return repr(term)[:200]
+    except (ValueError, RecursionError):  # Python shows no integer of over 4,300 digits
+        return f"a {type(term).__name__} too large to show"
+
+
 class BeethovenError(Exception):
     """Base of everything below."""
 
@@ -79,7 +87,7 @@ class ProcessExit(BeethovenError):
         self.reason = reason
 
     def __str__(self) -> str:
-        return f"the process exited with reason {self.reason!r}"
+        return f"the process exited with reason {brief(self.reason)}"
 
 
 class NoProcess(ProcessExit):
@@ -104,7 +112,7 @@ class RpcError(BeethovenError):
         self.stack = stack
 
     def __str__(self) -> str:
-        return f"{self.kind}: {self.reason!r}"
+        return f"{self.kind}: {brief(self.reason)}"
 
 
 class JoinError(BeethovenError):

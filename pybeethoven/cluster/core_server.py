@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+from collections.abc import Iterable
 from datetime import UTC, datetime
 from typing import Final, Self
 from weakref import WeakSet
@@ -18,16 +19,18 @@ from pybeethoven.cluster.tracker import (
     ONLINE,
     NodeUpdate,
     TrackerRow,
+    is_tracker_row,
     last_change,
     record,
     tracker_row,
 )
-from pybeethoven.errors import UpdatesLost
+from pybeethoven.errors import BeethovenError, UpdatesLost, brief
 from pybeethoven.etf import Atom, Pid, Reference, Term
 from pybeethoven.mnesia import WRITE, Change, Mirror
 from pybeethoven.otp import From, GenServer, Process
 from pybeethoven.otp.gen_server import GEN_CAST
 from pybeethoven.otp.node import Target
+from pybeethoven.otp.process import NOPROC
 
 logger = logging.getLogger(__name__)
 
@@ -37,12 +40,16 @@ CLUSTERED: Final = Atom("clustered")
 ALERT_ME: Final = Atom("alert_me")
 NODE_UPDATE: Final = Atom("node_update")
 GET_MODE: Final = Atom("get_mode")
+ADD_NODE: Final = Atom("add_node")
 MIRROR_DETACHED: Final = Atom("mirror_detached")
 
 MAX_UNREAD: Final = 10_000
 """So many updates wait for a reader; with more it gets `UpdatesLost`."""
 
-_ALERTS: Final = {(ONLINE, None), (ONLINE, OFFLINE), (OFFLINE, ONLINE)}
+REJOIN_INTERVAL: Final = 1.0
+"""Seconds between two requests to a peer to call this node online again."""
+
+_ALERTS: Final = ((ONLINE, None), (ONLINE, OFFLINE), (OFFLINE, ONLINE))
 
 
 def mnesia_notify(change: Change, own_node: str) -> tuple[Atom, Atom] | None:
@@ -66,13 +73,14 @@ class Updates:
     loses nothing.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, known: Iterable[TrackerRow] = ()) -> None:
         self._queue: asyncio.Queue[NodeUpdate | None] = asyncio.Queue()
         self._lost = False
+        self._known = {row.node: row for row in known}
 
     def put(self, update: NodeUpdate | None) -> None:
-        """Add an update; None is the end (called by the CoreServer)."""
-        if self._lost:
+        """Add an update unless it was known; None is the end (called by the CoreServer)."""
+        if self._lost or (update is not None and self._known.pop(update.node, None) == update):
             return
         if self._queue.qsize() == MAX_UNREAD and update is not None:
             self._lost = True
@@ -103,6 +111,7 @@ class CoreServer(GenServer):
         self._mode = STANDALONE if via is None else CLUSTERED
         self._followers: dict[Reference, Target] = {}
         self._updates: WeakSet[Updates] = WeakSet()
+        self._rejoining: Process | None = None
         self.mirror = Mirror(
             CORE_TRACKER,
             peers=self._sources,
@@ -133,11 +142,11 @@ class CoreServer(GenServer):
 
     async def fetch_all(self) -> list[TrackerRow]:
         """Every node of the tracker, this one too, online or not."""
-        return [tracker_row(row) for row in self.mirror.table.rows()]
+        return self._rows()
 
     def updates(self) -> Updates:
-        """The updates from now on, to be read with `async for`."""
-        updates = Updates()
+        """What differs from now on from what `fetch_all` gives now, to be read with `async for`."""
+        updates = Updates(self._rows())
         self._updates.add(updates)
         if self.node.process(self.pid) is None:
             updates.put(None)
@@ -151,11 +160,11 @@ class CoreServer(GenServer):
         Raises `MirrorError` when the node of the beacon does not offer the tracker.
         """
         self.node.monitor_nodes(self)
-        await self.node.start(self.mirror)
+        self.link(await self.node.start(self.mirror))
         if self.mirror.source is None:
             self.mirror.write_local(record(self.node.name, ONLINE, datetime.now(UTC)))
-        for row in await self.fetch_all():
-            self._connect_to(row)
+        for row in self._rows():
+            self._process_row(row)
 
     def deliver(self, message: Term, sender: Pid | None = None) -> None:
         """Take a message; a follower that is a bare name is on the node that the cast came from."""
@@ -185,8 +194,9 @@ class CoreServer(GenServer):
         match message:
             case Change():
                 self._process_change(message)
-            case ("DOWN", reference, *_):
-                self._followers.pop(reference, None)
+            case ("DOWN", Reference() as reference, _, follower, reason):
+                if self._followers.pop(reference, None) is not None and reason == NOPROC:
+                    logger.warning("the follower %s is not there", brief(follower))
             case ("nodedown", _) | "mirror_detached":
                 self._mark_lost_nodes()
 
@@ -195,43 +205,64 @@ class CoreServer(GenServer):
         for updates in self._updates:
             updates.put(None)
 
+    def _rows(self) -> list[TrackerRow]:
+        return [tracker_row(row) for row in self.mirror.table.rows() if is_tracker_row(row)]
+
+    def _others_online(self) -> list[Atom]:
+        return [r.node for r in self._rows() if r.status == ONLINE and r.node != self.node.name]
+
     def _sources(self) -> list[str]:
         """The online nodes, those connected first; before the tracker is known, the beacon's."""
-        rows = [row for row in self.mirror.table.rows() if row[2] == ONLINE]
-        nodes = [row[1] for row in rows if row[1] != self.node.name]
-        if not rows and self._via is not None:
-            nodes = [self._via]
-        return sorted(nodes, key=lambda node: node not in self.node.nodes())
+        if not self._rows() and self._via is not None:
+            return [self._via]
+        connected = self.node.nodes()
+        return sorted(self._others_online(), key=lambda node: node not in connected)
 
     def _process_change(self, change: Change) -> None:
-        if change.operation == WRITE:
-            self._connect_to(tracker_row(change.row))
-        alert = mnesia_notify(change, self.node.name)
-        if alert is None:
+        if change.operation != WRITE or not is_tracker_row(change.row):
             return
-        node, status = alert
-        self._mode = CLUSTERED if status == ONLINE or self._connected() else STANDALONE
-        self._alert_followers(node, status)
+        row = tracker_row(change.row)
+        self._process_row(row)
+        if mnesia_notify(change, self.node.name) is None:
+            return
+        self._mode = CLUSTERED if row.status == ONLINE or self._connected() else STANDALONE
+        self._alert_followers(row.node, row.status)
         for updates in self._updates:
-            updates.put(tracker_row(change.row))
+            updates.put(row)
+
+    def _process_row(self, row: TrackerRow) -> None:
+        if row.node == self.node.name:
+            if row.status == OFFLINE and self._rejoining is None:
+                self._rejoining = self.node.spawn(self._rejoin)
+        elif row.status == ONLINE:
+            self.node.network.connect_soon(row.node)
+
+    async def _rejoin(self, process: Process) -> None:
+        """A peer has marked us offline, maybe for an earlier life of ours: have one correct it."""
+        while (source := self.mirror.source) is not None and self._is_offline():
+            logger.info("asking %s to call this node online again", source)
+            try:
+                await self.node.call((NAME, source), (ADD_NODE, self.node.name))
+            except BeethovenError as error:
+                logger.warning("%s did not add this node again: %s", source, error)
+            await asyncio.sleep(REJOIN_INTERVAL)
+        self._rejoining = None
+
+    def _is_offline(self) -> bool:
+        return any(r.node == self.node.name and r.status == OFFLINE for r in self._rows())
 
     def _alert_followers(self, node: Atom, status: Atom) -> None:
         for follower in self._followers.values():
             self.node.cast(follower, (NODE_UPDATE, (node, status)))
 
-    def _connect_to(self, row: TrackerRow) -> None:
-        if row.status == ONLINE:
-            self.node.network.connect_soon(row.node)
-
     def _connected(self) -> bool:
         nodes = self.node.nodes()
-        return any(row[1] in nodes for row in self.mirror.table.rows())
+        return any(row.node in nodes for row in self._rows())
 
     def _mark_lost_nodes(self) -> None:
         """With no BEAM peer left, nobody else turns a dead node's row offline."""
-        if self.mirror.source is not None:
-            return
-        present = [*self.node.nodes(), self.node.name]
-        for row in self.mirror.table.rows():
-            if row[2] == ONLINE and row[1] not in present:
-                self.mirror.write_local(record(row[1], OFFLINE, datetime.now(UTC)))
+        if self.mirror.source is None:
+            connected = self.node.nodes()
+            for node in self._others_online():
+                if node not in connected:
+                    self.mirror.write_local(record(node, OFFLINE, datetime.now(UTC)))

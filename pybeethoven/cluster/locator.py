@@ -7,6 +7,7 @@ once.
 from __future__ import annotations
 
 import asyncio
+import errno
 import ipaddress
 import logging
 from collections.abc import Callable, Iterator
@@ -26,6 +27,8 @@ REPLY_TIMEOUT = 10.0
 ROUNDS = 3
 BACKOFF = (0.150, 0.300)
 """Between two rounds: a random time in this range, in seconds."""
+TIMED_OUT = "timeout"
+"""The `answer` of a `JoinError` where none came."""
 AT_ONCE = 256
 """So many hosts are asked at the same time."""
 MAX_HOSTS = 65536
@@ -84,6 +87,8 @@ class Locator:
             if (via := await self._seek_once()) is not None:
                 return via
             logger.info("no beacon let us in in round %d of %d", round_number, ROUNDS)
+            if any(refusal.answer == TIMED_OUT for refusal in self._refusals):
+                break
             if round_number < ROUNDS:
                 await asyncio.sleep(self.backoff())
         if self._refusals:
@@ -111,10 +116,12 @@ class Locator:
         attempts = [asyncio.ensure_future(self._connect(host)) for host in hosts]
         try:
             beacons = await asyncio.gather(*attempts)
-        except asyncio.CancelledError:
+        except BaseException:
             for attempt in attempts:
-                if attempt.done() and not attempt.cancelled() and (beacon := attempt.result()):
-                    beacon[1].close()
+                attempt.cancel()
+            for result in await asyncio.gather(*attempts, return_exceptions=True):
+                if isinstance(result, tuple):
+                    result[1].close()
             raise
         return {host: beacon for host, beacon in zip(hosts, beacons, strict=True) if beacon}
 
@@ -122,7 +129,9 @@ class Locator:
         try:
             async with asyncio.timeout(CONNECT_TIMEOUT):
                 return await asyncio.open_connection(host, self.port, limit=seek_chat.MAX_SIZE)
-        except (OSError, TimeoutError):
+        except OSError as error:
+            if error.errno in (errno.EMFILE, errno.ENFILE):
+                raise JoinError(f"too few file descriptors to seek: {error}", "error") from error
             return None
 
     async def _join_first(self, found: dict[str, Beacon]) -> str | None:
@@ -139,8 +148,11 @@ class Locator:
     ) -> str | None:
         try:
             reply = await self._ask(reader, writer, Message(self.name, seek_chat.SEEKING, "join"))
-        except (OSError, TimeoutError, SeekChatError) as error:
-            logger.warning("%s:%d does not answer as a beacon: %s", host, self.port, error)
+        except TimeoutError:
+            self._refusals.append(_silence(host, self.port))
+            return None
+        except (OSError, SeekChatError) as error:
+            logger.warning("%s:%d is no beacon: %s", host, self.port, error)
             return None
         if reply.payload == "joined" and reply.sender != self.name:
             return reply.sender
@@ -166,6 +178,14 @@ def _taken_from(beacons: dict[str, Beacon]) -> Iterator[tuple[str, Beacon]]:
     while beacons:
         host = next(iter(beacons))
         yield host, beacons.pop(host)
+
+
+def _silence(host: str, port: int) -> JoinError:
+    return JoinError(
+        f"{host}:{port} took the connection but did not answer within {REPLY_TIMEOUT:g} seconds: "
+        f"it is no beacon, or a node of its cluster is stuck",
+        TIMED_OUT,
+    )
 
 
 def _refusal(name: str, host: str, reply: Message) -> JoinError:

@@ -33,8 +33,13 @@ NodeUpdate = TrackerRow
 """A node that has come or gone: its row as it is now."""
 
 
+def is_tracker_row(row: Row) -> bool:
+    """Whether a row has the shape of the tracker's; anybody can write others into the table."""
+    return len(row) == 4 and type(row[1]) is Atom and type(row[2]) is Atom
+
+
 def tracker_row(row: Row) -> TrackerRow:
-    """A row of the mirrored table with names."""
+    """A row of the mirrored table with names. It must be one."""
     return TrackerRow(row[1], row[2], to_datetime(row[3]))
 
 
@@ -45,7 +50,7 @@ def record(node: str, status: Atom, last_change: datetime) -> Row:
 
 def last_change(row: Row) -> datetime:
     """The sort key that puts rows in the order in which they changed."""
-    return to_datetime(row[3])
+    return to_datetime(row[3]) if is_tracker_row(row) else _EPOCH
 
 
 def to_datetime(term: Term) -> datetime:

@@ -113,7 +113,9 @@ async def _open(host: str) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
     try:
         async with asyncio.timeout(ANSWER_TIME):
             return await asyncio.open_connection(host, port)
-    except (OSError, TimeoutError) as error:
+    except TimeoutError as error:
+        raise EpmdUnreachable(f"EPMD at {host}:{port} does not answer") from error
+    except (OSError, UnicodeError) as error:
         raise EpmdUnreachable(f"EPMD cannot be reached at {host}:{port}: {error}") from error
 
 
@@ -122,6 +124,8 @@ async def _open_local() -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
     try:
         return await _open(host)
     except EpmdUnreachable as error:
+        if isinstance(error.__cause__, TimeoutError):
+            raise
         if (executable := shutil.which("epmd")) is None:
             raise EpmdUnreachable(f"{error}; no epmd is installed to be started") from error
     await _start_daemon(executable)

@@ -159,15 +159,17 @@ class Network:
             await self._registration.close()
         for dial in self._dials:
             dial.cancel()
-        await asyncio.gather(*self._dials, return_exceptions=True)
+        if self._dials:
+            await asyncio.wait(self._dials)
         closing = list(self._all)
         for connection in closing:
             connection.close(NoConnection(f"{self.name} stopped"))
-        if closing:
-            await asyncio.wait([c.closed for c in closing], timeout=CLOSING_TIME)
+        if not closing:
+            return
+        await asyncio.wait([connection.closed for connection in closing], timeout=CLOSING_TIME)
         for connection in closing:
             connection.close(NoConnection(f"{self.name} stopped"), flush=False)
-        await asyncio.gather(*(connection.closed for connection in closing))
+        await asyncio.wait([connection.closed for connection in closing])
 
     def send(self, peer: str, control: tuple[Term, ...], message: Term = NOTHING) -> None:
         """Send to `peer`, over a connection that is made first when there is none.
@@ -246,7 +248,8 @@ class Network:
             async with asyncio.timeout(self._handshake_timeout):
                 await self._dial_once(peer, attempt)
                 await asyncio.shield(attempt.up)
-        except (OSError, BeethovenError, TimeoutError) as error:
+        except Exception as error:
+            # Also UnicodeError, which the resolver raises for some hosts.
             self._attempt_failed(peer, attempt, error)
         except asyncio.CancelledError:
             self._attempt_failed(peer, attempt, NoConnection(f"{self.name} stopped"))
@@ -310,12 +313,8 @@ class Network:
         attempt = self._attempts.get(peer.name)
         if attempt is None or attempt.superseded:
             return Status.OK
-        if self.name > peer.name:
-            return Status.NOK
-        attempt.superseded = True
-        if attempt.dialled is not None:
-            attempt.dialled.close(NoConnection("superseded"), flush=False)
-        return Status.OK_SIMULTANEOUS
+        # Our own dial goes on: the peer will refuse it, unless this is not the peer at all.
+        return Status.NOK if self.name > peer.name else Status.OK_SIMULTANEOUS
 
     def proceed_when_alive(self, connection: Connection) -> bool:
         """A peer believes our old connection to be alive; we dialled because it is not."""

@@ -11,13 +11,14 @@ from enum import Enum
 from typing import Any, Final, Literal, TypeAlias
 
 from pybeethoven.errors import ProcessExit
-from pybeethoven.etf import Atom, ImproperList, Pid, Term
+from pybeethoven.etf import Atom, ImproperList, Pid, Reference, Term
 from pybeethoven.otp.process import Process, exit_reason_of
 
 logger = logging.getLogger(__name__)
 
 GEN_CALL: Final = Atom("$gen_call")
 GEN_CAST: Final = Atom("$gen_cast")
+SYSTEM: Final = Atom("system")
 ALIAS: Final = Atom("alias")
 
 MESSAGES_PER_TURN = 64
@@ -96,7 +97,18 @@ class GenServer(Process):
             if len(message) == 2 and message[0] == GEN_CAST:
                 await self.handle_cast(message[1])
                 return
+            if len(message) == 3 and message[0] == SYSTEM and _is_from(message[1]):
+                self._process_system(message[1], message[2])
+                return
         await self.handle_info(message)
+
+    def _process_system(self, from_: From, request: Term) -> None:
+        """Answer what `sys` asks: `GenServer.stop` is obeyed, anything else is refused."""
+        match request:
+            case ("terminate", reason):
+                self.node.reply(from_, Atom("ok"))
+                raise ProcessExit(reason)
+        self.node.reply(from_, (Atom("error"), Atom("notsup")))
 
 
 def reply_address(from_: From) -> Term:
@@ -105,13 +117,13 @@ def reply_address(from_: From) -> Term:
     Tags as callers build them: `Ref`, `[alias | Ref]`, `[[alias | Ref] | Id]`, `{Ref, Node}`.
     """
     pid, tag = from_
-    if isinstance(tag, list | ImproperList):
-        head = tag[0] if isinstance(tag, list) else tag.elements[0]
-        alias = head if isinstance(head, ImproperList) else tag
-        if isinstance(alias, ImproperList) and alias.elements == [ALIAS]:
-            return alias.tail
+    head = tag[0] if isinstance(tag, list) and tag else tag
+    if isinstance(head, ImproperList) and isinstance(head.elements[0], ImproperList):
+        head = head.elements[0]
+    if isinstance(head, ImproperList) and head.elements == [ALIAS]:
+        return head.tail if isinstance(head.tail, Reference) else pid
     return pid
 
 
 def _is_from(term: Term) -> bool:
-    return type(term) is tuple and len(term) == 2 and type(term[0]) is Pid and term[1] != []
+    return type(term) is tuple and len(term) == 2 and type(term[0]) is Pid

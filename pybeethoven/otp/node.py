@@ -7,6 +7,7 @@ comes in from other nodes is taken apart in `signals.py`; both directions end in
 from __future__ import annotations
 
 import asyncio
+import contextvars
 import logging
 import secrets
 from collections import deque
@@ -104,6 +105,8 @@ class Node:
             net_ticktime=net_ticktime,
             handshake_timeout=handshake_timeout,
         )
+        self._outside = _Outside()
+        self._stopping: asyncio.Task[None] | None = None
         self._processes: dict[Pid, Process] = {}
         self._names: dict[Atom, Process] = {}
         self._tasks: set[asyncio.Task[None]] = set()
@@ -131,18 +134,28 @@ class Node:
         Raises `NameTaken`, `EpmdUnreachable`, `EpmdError` or `ConfigError`; then, or when
         cancelled, nothing is left open.
         """
-        await self.network.start()
-        self._outside = _Outside()
-        self._adopt(self._outside)
+        self._stopping = None
         try:
+            await self.network.start()
+            self._adopt(self._outside)
             await self.start(net_kernel.NetKernel(), name=net_kernel.NAME)
         except BaseException:
             await self.stop()
             raise
 
     async def stop(self) -> None:
-        """End every process with reason `shutdown`, disconnect, and give the name back to EPMD."""
-        for process in [p for p in self._processes.values() if not isinstance(p, _Outside)]:
+        """End every process with reason `shutdown`, disconnect, and give the name back to EPMD.
+
+        When cancelled, it goes on doing so. May be called twice, and by a process of the node.
+        """
+        if self._stopping is None:
+            self._stopping = asyncio.create_task(
+                self._stop(), name=f"stop {self.name}", context=contextvars.Context()
+            )
+        await asyncio.shield(self._stopping)
+
+    async def _stop(self) -> None:
+        for process in [p for p in self._processes.values() if p is not self._outside]:
             self.end_process(process, SHUTDOWN)
         if self._tasks:
             _, left = await asyncio.wait(self._tasks, timeout=STOP_TIME)

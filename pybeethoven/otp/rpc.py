@@ -90,7 +90,7 @@ def _asks_for(options: list[Term], what: Atom) -> bool:
 
 def _undef(mfa: Term, args: Term) -> Term:
     """How a process ends that was to run a function that is not there, itself or for an rpc."""
-    if mfa == EXECUTE_CALL and len(args) == 4:
+    if mfa == EXECUTE_CALL and type(args) is list and len(args) == 4:
         result, module, function, arguments = args
         return (result, ERROR, UNDEF, [(module, function, arguments, [])])
     return (UNDEF, [(mfa[0], mfa[1], args, [])])

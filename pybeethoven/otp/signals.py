@@ -5,16 +5,25 @@ Source: https://www.erlang.org/doc/apps/erts/erl_dist_protocol.html#control-mess
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 from pybeethoven.dist import control
 from pybeethoven.dist.control import Control, Op
-from pybeethoven.etf import Atom, Term
+from pybeethoven.errors import ProtocolError
+from pybeethoven.etf import Atom, Pid, Term
 from pybeethoven.otp import rpc
 from pybeethoven.otp.process import NOPROC
 
 if TYPE_CHECKING:
     from pybeethoven.otp.node import Node
+
+_ENDS: Final = {
+    **dict.fromkeys((Op.LINK, Op.UNLINK, Op.EXIT, Op.EXIT2, Op.MONITOR_P, Op.DEMONITOR_P), (1, 2)),
+    **dict.fromkeys((Op.PAYLOAD_EXIT, Op.PAYLOAD_EXIT2), (1, 2)),
+    **dict.fromkeys((Op.MONITOR_P_EXIT, Op.PAYLOAD_MONITOR_P_EXIT), (1, 2)),
+    **dict.fromkeys((Op.UNLINK_ID, Op.UNLINK_ID_ACK), (2, 3)),
+}
+"""Where in a control message the processes stand that it is from and to."""
 
 
 class Signals:
@@ -52,9 +61,22 @@ class Signals:
         self._node.node_down(Atom(peer), was_up=was_up)
 
     def message_received(self, peer: str, received: Control, message: Term) -> None:
-        """Do what a control message says."""
+        """Do what a control message says.
+
+        Raises `ProtocolError` for a signal between processes that are not the peer's and ours.
+        """
+        if received[0] in _ENDS:
+            self._check_ends(peer, received)
         if (handler := self._handlers.get(received[0])) is not None:
             handler(peer, received, message)
+
+    def _check_ends(self, peer: str, received: Control) -> None:
+        sender, to = (received[index] for index in _ENDS[received[0]])
+        if (isinstance(sender, Pid) and sender.node != peer) or (
+            isinstance(to, Pid) and to.node != self._node.name
+        ):
+            name = Op(received[0]).name
+            raise ProtocolError(f"{peer} sent {name} for processes that are not its and ours")
 
     def _process_send(self, peer: str, received: Control, message: Term) -> None:
         self._node.deliver(received[2], message)

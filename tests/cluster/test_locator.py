@@ -244,6 +244,18 @@ async def test_mute_beacon(serve: Serve, locator: Locator, monkeypatch: pytest.M
     assert await soon(locator.seek()) == "b@127.0.0.2"
 
 
+async def test_mute_beacons_only(
+    serve: Serve, locator: Locator, backoffs: list[float], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """When somebody takes the connection and never answers, that is no network without beacons."""
+    monkeypatch.setattr(locator_module, "REPLY_TIMEOUT", 0.05 * UNIT)
+    await serve(FakeBeacon(None))
+    with pytest.raises(JoinError, match="did not answer within") as caught:
+        await soon(locator.seek())
+    assert caught.value.answer == "timeout"
+    assert backoffs == []
+
+
 @pytest.mark.parametrize(
     ("answer", "said", "cause"),
     [

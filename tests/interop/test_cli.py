@@ -135,6 +135,9 @@ async def test_variables_and_cookie_files(cluster: Peers, tmp_path: Path) -> Non
     for more in ({}, {"PYBEETHOVEN_COOKIE": cluster.cookie}, {"PYBEETHOVEN_COOKIE_FILE": cookie}):
         status, out, _ = await run(env={**env, **{name: str(v) for name, v in more.items()}})
         assert (status, json.loads(out)["event"]) == (0, "joined")
+    more = {"PYBEETHOVEN_COOKIE": "another"}
+    status, out, _ = await run("--cookie-file", str(cookie), env={**env, **more})
+    assert (status, json.loads(out)["event"]) == (0, "joined")
     cookie.chmod(0o644)
     status, out, err = await run(env=env)
     assert (status, out) == (2, "")

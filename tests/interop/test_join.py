@@ -261,8 +261,18 @@ async def test_strange_requests_to_core_server(cluster: Peers, member: Member) -
         assert await a.eval(f"GenServer.call({server}, {{:what, 1}})") == atoms("error", "notsup")
         await a.eval(f"GenServer.cast({server}, {{:alert_me, 17}})")
         await a.eval(f"GenServer.cast({server}, :what)")
-        for message in (":what", "{:nodedown}", '{:"$gen_call", 1, 2}', "{:mnesia_table_event, 1}"):
+        messages = [
+            ":what",
+            "{:nodedown}",
+            '{:"$gen_call", 1, 2}',
+            '{:"$gen_call", {self(), [:alias | {:a, []}]}, :get_mode}',
+            "{:mnesia_table_event, 1}",
+            "{:DOWN, [], :process, self(), :reason}",
+            "{:system, self(), :what}",
+        ]
+        for message in messages:
             await a.eval(f"send({server}, {message})")
+            await a.eval(f'send({{:net_kernel, :"{PY}"}}, {message})')
         assert await a.eval(f"GenServer.call({server}, :get_mode)") == "clustered"
 
 
@@ -282,6 +292,70 @@ async def test_readme_api(cluster: Peers, member: Member) -> None:
         assert isinstance(await py.start(Billing(), name="billing"), Pid)
         await cluster.start(B)
         assert await soon(heard.get()) == (Atom("node_update"), atoms(B, ONLINE))
+
+
+async def test_rows_that_are_none(cluster: Peers, member: Member) -> None:
+    """Whatever somebody writes into the tracker, the rows of nodes are read and told."""
+    a = await cluster.start(A)
+    async with member() as py:
+        updates = py.core_server.updates()
+        for key, status in [(":x", "[:online]"), ("[1]", ":online"), ('"b@host"', ":online")]:
+            await a.eval(f":mnesia.dirty_write({{CoreTracker, {key}, {status}, nil}})")
+        await a.eval(':mnesia.dirty_write({CoreTracker, :"x@a..b", :online, nil})')
+        assert (await soon(anext(updates))).node == "x@a..b"
+        assert await statuses(py) == {A: ONLINE, PY: ONLINE, "x@a..b": ONLINE}
+
+
+async def test_own_row_turned_offline(cluster: Peers, member: Member) -> None:
+    """A peer that calls us offline while we are there is asked to correct it."""
+    a = await cluster.start(A)
+    for _ in range(5):
+        async with member():
+            await cluster.await_tracker(a, {PY: ONLINE})
+    async with member():
+        await a.eval(f"""
+          offline = {{CoreTracker, :"{PY}", :offline, DateTime.utc_now()}}
+          {{:atomic, :ok}} = :mnesia.transaction(fn -> :mnesia.write(offline) end)
+        """)
+        await cluster.await_tracker(a, {PY: ONLINE})
+
+
+async def test_leave_by_a_process_of_the_node(cluster: Peers, member: Member) -> None:
+    """A GenServer may have the node leave, and a leave that is cancelled goes on."""
+    a = await cluster.start(A)
+
+    class Leaver(GenServer):
+        async def handle_cast(self, message: Term) -> None:
+            await py.leave()
+
+    py = member()
+    await py.join()
+    py.node.cast(await py.start(Leaver()), Atom("go"))
+    await cluster.await_tracker(a, {PY: OFFLINE})
+    await soon(py.leave())
+    async with member():
+        await cluster.await_tracker(a, {PY: ONLINE})
+    py = member()
+    await py.join()
+    for turns in range(3):
+        leaving = asyncio.create_task(py.leave())
+        for _ in range(turns):
+            await asyncio.sleep(0)
+        leaving.cancel()
+    await soon(py.leave())
+    assert py.node.nodes() == []
+    async with member():
+        await cluster.await_tracker(a, {PY: ONLINE})
+
+
+async def test_mirror_is_killed(cluster: Peers, member: Member) -> None:
+    """The CoreServer does not outlive its mirror: those who wait for updates see the end."""
+    await cluster.start(A)
+    async with member() as py:
+        updates = py.core_server.updates()
+        py.node.exit(py.core_server.mirror, Atom("kill"))
+        with pytest.raises(StopAsyncIteration):
+            await soon(anext(updates))
 
 
 async def test_cancelled_join_leaves_nothing(cluster: Peers, member: Member) -> None:

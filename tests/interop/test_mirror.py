@@ -11,8 +11,10 @@ from erlang_interop.peers import Peers
 from pybeethoven import Atom, Node, Term
 from pybeethoven.errors import MirrorError
 from pybeethoven.mnesia import WRITE, Change, Mirror, Row, Table
+from pybeethoven.mnesia import mirror as mirror_module
 from pybeethoven.testing import BeamNode
 from tests.helpers import soon
+from tests.timing import UNIT
 
 A, B, C = (f"{letter}@127.0.0.1" for letter in "abc")
 TAB = Atom("tab")
@@ -306,3 +308,37 @@ async def test_source_is_killed_amid_writes(a: BeamNode, b: BeamNode, node: Node
     assert follower.mirror.source == B
     assert follower.rows() == set(await b.eval(ROWS)) == replayed(follower.told)
     assert goes_forward(follower.told)
+
+
+async def test_frozen_peer_is_asked_again(
+    a: BeamNode, b: BeamNode, node: Node, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A peer that does not answer in time becomes the source once it does, however often asked."""
+    monkeypatch.setattr(mirror_module, "ANSWER_TIME", 0.1 * UNIT)
+    monkeypatch.setattr(mirror_module, "RETRY_INTERVAL", 0.1 * UNIT)
+    follower = await Follower(node, [A, B]).start()
+    await soon(node.connect(B))
+    follower.peers = [B]
+    b.freeze()
+    await a.kill()
+    await soon(follower.detached.wait())
+    b.thaw()
+    await b.eval(":mnesia.dirty_write({:tab, 1, :after})")
+    await follower.until(lambda change: change.row == row(1, Atom("after")))
+    assert follower.mirror.source == B
+    assert follower.told == [Change(WRITE, row(1, Atom("after")), [])]
+
+
+async def test_locked_table(a: BeamNode, node: Node, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where a lock keeps the snapshot from being read in a transaction, it is read without."""
+    monkeypatch.setattr(mirror_module, "ANSWER_TIME", 0.2 * UNIT)
+    await a.eval(":mnesia.dirty_write({:tab, 1, :here})")
+    await a.eval("""
+      me = self()
+      spawn(fn -> :mnesia.transaction(fn ->
+        :mnesia.write({:tab, 1, :new}); send(me, :locked); receive do :never -> :ok end
+      end) end)
+      receive do :locked -> :ok end
+    """)
+    follower = await Follower(node, [A]).start()
+    assert follower.rows() == {row(1, Atom("here"))}

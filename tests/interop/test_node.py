@@ -174,6 +174,16 @@ async def test_beam_calls_python(a: BeamNode, node: Node) -> None:
     await a.eval("send(self(), :over); receive do :over -> :ok end")
 
 
+async def test_sys(a: BeamNode, node: Node) -> None:
+    """What `sys` asks is answered: GenServer.stop ends a server, the rest is refused at once."""
+    pid = await node.start(Echo(), name="echo")
+    server = f'{{:echo, :"{PY}"}}'
+    refused = f"try do :sys.get_state({server}) catch _, reason -> reason end"
+    assert await a.eval(refused) == "notsup"
+    assert await a.eval(f"GenServer.stop({server}, :normal)") == "ok"
+    assert node.process(pid) is None
+
+
 async def test_beam_monitors_python(a: BeamNode, node: Node) -> None:
     """DOWN for a name that is not there, and for processes that end, with their reasons."""
     pid = node.spawn(Recorder(), name="recorder").pid

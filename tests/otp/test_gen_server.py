@@ -7,7 +7,18 @@ from typing import Any
 
 import pytest
 
-from pybeethoven import NO_REPLY, Atom, ConfigError, From, GenServer, ImproperList, Node, Pid, Term
+from pybeethoven import (
+    NO_REPLY,
+    Atom,
+    ConfigError,
+    From,
+    GenServer,
+    ImproperList,
+    Node,
+    Pid,
+    Reference,
+    Term,
+)
 from pybeethoven.errors import CallTimeout, NoProcess, ProcessExit
 from pybeethoven.otp.gen_server import GEN_CALL, GEN_CAST, MESSAGES_PER_TURN, reply_address
 from pybeethoven.testing import Epmd
@@ -289,7 +300,7 @@ async def test_reply_without_external_form(node: Node, epmd: Epmd, crashes: Term
     assert caught.value.reason[:2] == (PYTHON_ERROR, b"EncodeError")
 
 
-REFERENCE = Atom("reference")
+REFERENCE = Reference(Atom(PY), 1, (1, 2, 3))
 CALLER = Pid(PY, 7, 0, 1)
 
 
@@ -303,8 +314,20 @@ CALLER = Pid(PY, 7, 0, 1)
         (ImproperList([ImproperList([Atom("alias")], REFERENCE)], 1), REFERENCE),
         ([REFERENCE, 1], CALLER),
         (ImproperList([Atom("other")], REFERENCE), CALLER),
+        (ImproperList([Atom("alias")], (Atom("a"), [])), CALLER),
+        ([], CALLER),
     ],
-    ids=["ref", "{ref, node}", "alias", "alias, id", "alias | id", "list", "no alias"],
+    ids=[
+        "ref",
+        "{ref, node}",
+        "alias",
+        "alias, id",
+        "alias / id",
+        "list",
+        "no alias",
+        "no ref",
+        "nil",
+    ],
 )
 def test_reply_address(tag: Term, address: Term) -> None:
     """The tags of gen_server, gen_statem and rpc: replies go to the alias in them, if one is."""

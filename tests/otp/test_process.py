@@ -11,8 +11,10 @@ from collections.abc import Awaitable, Callable
 import pytest
 
 from pybeethoven import Atom, ConfigError, Node, Pid, Process, Reference, Term
-from pybeethoven.errors import NoProcess, ProcessExit
+from pybeethoven.dist.control import Op
+from pybeethoven.errors import NoProcess, ProcessExit, ProtocolError
 from pybeethoven.otp.node import STOP_TIME
+from pybeethoven.otp.signals import Signals
 from pybeethoven.testing import Epmd
 from tests.helpers import Recorder, atoms, soon
 from tests.timing import UNIT
@@ -603,3 +605,36 @@ async def test_cancelled_start(epmd: Epmd) -> None:
         await asyncio.gather(starting, return_exceptions=True)
     async with Node(PY, "cookie"):
         pass
+
+
+THIRD = Pid(Atom("third@127.0.0.1"), 1, 0, 1)
+PEER = Pid(Atom("peer@127.0.0.1"), 1, 0, 1)
+REFERENCE = Reference(PEER.node, 1, (1, 2, 3))
+
+
+@pytest.mark.parametrize(
+    "signal",
+    [
+        (Op.LINK, THIRD, None),
+        (Op.LINK, PEER, THIRD),
+        (Op.EXIT2, PEER, THIRD, BOOM),
+        (Op.EXIT2, THIRD, None, BOOM),
+        (Op.EXIT, THIRD, None, BOOM),
+        (Op.PAYLOAD_EXIT, PEER, THIRD),
+        (Op.MONITOR_P, THIRD, None, REFERENCE),
+        (Op.MONITOR_P, PEER, THIRD, REFERENCE),
+        (Op.DEMONITOR_P, THIRD, Atom("name"), REFERENCE),
+        (Op.MONITOR_P_EXIT, THIRD, None, REFERENCE, BOOM),
+        (Op.UNLINK_ID, 1, THIRD, None),
+        (Op.UNLINK_ID_ACK, 1, PEER, THIRD),
+    ],
+    ids=lambda signal: signal[0].name,
+)
+async def test_signal_that_is_not_between_a_peer_and_us(node: Node, signal: Term) -> None:
+    """A peer may not speak for the processes of others, nor to them through us."""
+    process = node.spawn(for_ever)
+    received = tuple(process.pid if element is None else element for element in signal)
+    with pytest.raises(ProtocolError, match=signal[0].name):
+        Signals(node).message_received(PEER.node, received, BOOM)
+    assert node.process(process.pid) is process
+    assert process.links == set()
