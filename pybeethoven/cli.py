@@ -17,7 +17,7 @@ import click
 from pybeethoven.cluster.beethoven import Beethoven
 from pybeethoven.cluster.tracker import ONLINE, TrackerRow
 from pybeethoven.errors import BeethovenError
-from pybeethoven.otp.cookie import check_cookie, read_cookie
+from pybeethoven.otp.cookie import read_cookie
 
 Print = Callable[[dict[str, Any]], None]
 """Prints one event."""
@@ -74,7 +74,7 @@ def join(
     try:
         if cookie_file is not None and _from_variable(context, "cookie"):
             cookie = None
-        secret = read_cookie(cookie_file) if cookie is None else check_cookie(cookie)
+        secret = read_cookie(cookie_file) if cookie is None else cookie
         beethoven = Beethoven(name, cookie=secret, cluster_net=net, listener_port=port)
         asyncio.run(_join(beethoven, _print_json if as_json else _print_text, seconds))
     except BeethovenError as error:

@@ -231,7 +231,7 @@ class Network:
         if attempt is None:
             loop = asyncio.get_running_loop()
             attempt = self._attempts[peer] = _Attempt(loop.create_future())
-            attempt.up.add_done_callback(_retrieve_exception)
+            attempt.up.add_done_callback(lambda done: done.cancelled() or done.exception())
             if not self._running:
                 error = NoConnection(f"{self.name} is not running")
                 loop.call_soon(self._attempt_failed, peer, attempt, error)
@@ -370,8 +370,3 @@ def _listen_address(host: str) -> str:
         return str(ipaddress.ip_address(host))
     except ValueError:
         return "0.0.0.0"
-
-
-def _retrieve_exception(future: asyncio.Future[None]) -> None:
-    if not future.cancelled():
-        future.exception()

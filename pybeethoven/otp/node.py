@@ -27,7 +27,7 @@ from pybeethoven.errors import (
 from pybeethoven.etf import Atom, ImproperList, Pid, Reference, Term, encode
 from pybeethoven.net.network import HANDSHAKE_TIMEOUT, NET_TICKTIME, Network
 from pybeethoven.otp import net_kernel, rpc
-from pybeethoven.otp.cookie import read_cookie
+from pybeethoven.otp.cookie import check_cookie, read_cookie
 from pybeethoven.otp.gen_server import ALIAS, GEN_CALL, GEN_CAST, From, GenServer, reply_address
 from pybeethoven.otp.process import (
     DOWN,
@@ -99,7 +99,7 @@ class Node:
         self._signals = Signals(self)
         self.network = Network(
             name,
-            read_cookie() if cookie is None else cookie,
+            read_cookie() if cookie is None else check_cookie(cookie),
             self._signals,
             hidden=hidden,
             net_ticktime=net_ticktime,
@@ -189,7 +189,7 @@ class Node:
         When cancelled, the server is killed.
         """
         task = self._run(server, name)
-        server.started.add_done_callback(_retrieve_exception)
+        server.started.add_done_callback(lambda done: done.cancelled() or done.exception())
         try:
             await asyncio.wait({server.started, task}, return_when=asyncio.FIRST_COMPLETED)
         except asyncio.CancelledError:
@@ -496,11 +496,6 @@ def _encodable(reason: Term) -> Term:
     except EncodeError as error:
         return (Atom("python_error"), b"EncodeError", str(error).encode(errors="replace"))
     return reason
-
-
-def _retrieve_exception(future: asyncio.Future[None]) -> None:
-    if not future.cancelled():
-        future.exception()
 
 
 def _text(target: Target) -> str:
