@@ -97,6 +97,7 @@ async def test_peer_comes_goes_and_comes_back(cluster: Peers, member: Member) ->
         updates = py.core_server.updates()
         await a.eval("me = ControlShell.collect(:heard)")
         await a.eval(f'GenServer.cast({{Beethoven.CoreServer, :"{PY}"}}, {{:alert_me, me}})')
+        await a.eval(f'GenServer.call({{Beethoven.CoreServer, :"{PY}"}}, :get_mode)')
 
         b = await cluster.start(B)
         await cluster.await_tracker(a, {B: ONLINE})

@@ -195,6 +195,7 @@ async def test_beam_monitors_python(a: BeamNode, node: Node) -> None:
         end)""".replace("TERM", term(pid))
     )
     assert _down(await a.next_event("seen")) == (atoms("nosuch", PY), Atom("noproc"))
+    await settled(a)
     node.exit(pid, (Atom("shot"), 1))
     downs = [_down(await a.next_event("seen")) for _ in range(2)]
     assert (atoms("recorder", PY), (Atom("shot"), 1)) in downs
@@ -232,7 +233,7 @@ async def test_python_monitors_beam(a: BeamNode, node: Node) -> None:
     node.spawn(recorder)
     pid = await a.eval("pid = spawn(fn -> receive do :never -> 1 end end)")
     reference = recorder.monitor(pid)
-    await soon(node.connect(A))
+    assert await node.ping(A)
     await a.eval("Process.exit(pid, :boom)")
     assert await recorder.next() == (
         *atoms("DOWN"),
