@@ -7,8 +7,8 @@
         await b.kill()
         await peers.await_tracker(a, {b.name: "offline"})
 
-The nodes run the stand-in in `erlang_interop/lib`, or, with `beethoven_ebin`, a compiled Beethoven.
-Both answer to the same registered names.
+The nodes run the stand-in in `erlang_interop/lib/beethoven`, or, with `beethoven_ebin`, a compiled
+Beethoven. Both are the application `:beethoven`, and their modules have the same names.
 """
 
 from __future__ import annotations
@@ -17,6 +17,7 @@ import asyncio
 import ipaddress
 import re
 import secrets
+import shutil
 import tempfile
 from collections.abc import Mapping, Sequence
 from contextlib import AsyncExitStack
@@ -37,6 +38,8 @@ from pybeethoven.testing.beam import (
 )
 
 SOURCES = Path(__file__).parent / "lib"
+SHELL, BEETHOVEN = "shell", "beethoven"
+"""The directories of what every node has, and of what is left out for a compiled Beethoven."""
 
 _READY = """
 ControlShell.until(fn ->
@@ -57,8 +60,10 @@ class Peers:
     """A cluster's BEAM nodes, with an EPMD, a beacon port and a cookie of their own.
 
     `ebin` is what `compile_peer` made; without it the sources are compiled on entry.
-    `random_backoff` is the pause between two rounds of seeking, in milliseconds. `env` is what any
-    other node that is to meet these needs in its environment.
+    `random_backoff` is the pause between two rounds of seeking, in milliseconds. `roles` is Elixir
+    source, a list of `{name, module, args, instances}`; nodes started after it is set have it, but
+    only the first to run makes the table of it. `env` is what any other node that is to meet these
+    needs in its environment.
     """
 
     def __init__(
@@ -72,12 +77,14 @@ class Peers:
         beethoven_ebin: Path | str | None = None,
         cluster_net: str = "127.0.0.0/29",
         random_backoff: tuple[int, int] = (150, 300),
+        roles: str = "[]",
         flags: Sequence[str] = (),
         epmd: str | None = None,
     ) -> None:
         self.listener_port = free_port("0.0.0.0") if listener_port is None else listener_port
         self.cookie = secrets.token_hex(16) if cookie is None else cookie
         self.cluster_net = cluster_net
+        self.roles = roles
         self.epmd = Epmd(epmd=epmd or find_epmd(erl))
         self._erl = erl
         self._elixir_lib = elixir_lib
@@ -96,7 +103,8 @@ class Peers:
         async with AsyncExitStack() as stack:
             elixir_lib = self._elixir_lib or find_elixir_lib()
             ebin = self._ebin or await self._compile(stack, elixir_lib)
-            self._code_paths = [*elixir_code_paths(elixir_lib), ebin]
+            beethoven = self._beethoven_ebin or ebin / BEETHOVEN
+            self._code_paths = [*elixir_code_paths(elixir_lib), ebin / SHELL, Path(beethoven)]
             await stack.enter_async_context(self.epmd)
             self._stack = stack.pop_all()
         return self
@@ -156,33 +164,15 @@ class Peers:
 
     def _boot(self) -> str:
         network = ipaddress.IPv4Network(self.cluster_net)
-        if self._beethoven_ebin is None:
-            return self._boot_stand_in(network)
-        return self._boot_beethoven(network, self._beethoven_ebin)
-
-    def _boot_stand_in(self, network: ipaddress.IPv4Network) -> str:
-        address = "{" + str(network.network_address).replace(".", ", ") + "}"
-        return f"""
-        {{:ok, _pid}} = BeethovenPeer.start(
-          listener_port: {self.listener_port},
-          cluster_net: {address},
-          cluster_net_mask: {network.prefixlen},
-          random_backoff: {self._backoff}
-        )
-        :ok
-        """
-
-    def _boot_beethoven(self, network: ipaddress.IPv4Network, ebin: Path | str) -> str:
         settings = f"""[
           use_az_net: false,
           cluster_net: "{network.network_address}",
           cluster_net_mask: "{network.prefixlen}",
           listener_port: {self.listener_port},
           common_random_backoff: {self._backoff},
-          roles: []
+          roles: {self.roles}
         ]"""
         return f"""
-        true = :code.add_pathz(~c"{ebin}")
         for {{key, value}} <- {settings}, do: Application.put_env(:beethoven, key, value)
         {{:ok, _apps}} = Application.ensure_all_started(:beethoven)
         :ok
@@ -190,14 +180,16 @@ class Peers:
 
 
 def compile_peer(erl: str, elixir_lib: Path | str, out: Path) -> None:
-    """Compile the stand-in and the control shell into `out`; this blocks.
+    """Compile the control shell and the stand-in, each into a directory of `out`; this blocks.
 
     Raises `BeamError` when they do not compile.
     """
-    sources = sorted(SOURCES.glob("*.ex"))
-    if not sources:
-        raise BeamError(f"no Elixir sources in {SOURCES}")
-    compile_elixir(sources, out, erl=erl, elixir_lib=elixir_lib)
+    for sources, directory in ((SOURCES, SHELL), (SOURCES / BEETHOVEN, BEETHOVEN)):
+        found = sorted(sources.glob("*.ex"))
+        if not found:
+            raise BeamError(f"no Elixir sources in {sources}")
+        compile_elixir(found, out / directory, erl=erl, elixir_lib=elixir_lib)
+    shutil.copy(SOURCES / BEETHOVEN / "beethoven.app", out / BEETHOVEN)
 
 
 def atom(name: str) -> str:

@@ -89,7 +89,7 @@ def elixir_lib(pytestconfig: pytest.Config) -> Path:
 
 @pytest.fixture(scope="session")
 def peer_ebin(erl: str, elixir_lib: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The compiled stand-in and control shell."""
+    """The compiled stand-in and control shell, each in a directory of its own."""
     out = tmp_path_factory.mktemp("peer_ebin")
     compile_peer(erl, elixir_lib, out)
     return out

@@ -221,7 +221,7 @@ async def test_stand_in_reads_json(peers: Peers) -> None:
     """The hand-written reader takes any JSON object with the three members, and nothing else."""
     node = await peers.start_bare(A)
     for text, payload in JSON:
-        result = await node.eval(f"BeethovenPeer.SeekChat.decode(~S|{text}|)")
+        result = await node.eval(f"Beethoven.SeekChat.decode(~S|{text}|)")
         if payload is None:
             assert result == "error", text
         else:

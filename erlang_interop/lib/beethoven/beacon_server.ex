@@ -1,4 +1,4 @@
-defmodule BeethovenPeer.BeaconServer do
+defmodule Beethoven.BeaconServer do
   @moduledoc """
   Answers those who seek the cluster: one message, one reply, closed.
 
@@ -8,30 +8,28 @@ defmodule BeethovenPeer.BeaconServer do
 
   use GenServer
 
-  alias BeethovenPeer.CoreServer
-  alias BeethovenPeer.SeekChat
+  alias Beethoven.CoreServer
+  alias Beethoven.SeekChat
 
-  def start_link(options) do
-    GenServer.start_link(__MODULE__, options, name: Beethoven.BeaconServer)
-  end
+  # Loopback only, so that no other machine is let in.
+  @address {127, 0, 0, 1}
+
+  def start_link(_arg), do: GenServer.start_link(__MODULE__, [], name: __MODULE__)
 
   @doc "Lets a beacon whose port was taken try again."
-  def recover, do: GenServer.cast(Beethoven.BeaconServer, :recover)
+  def recover, do: GenServer.cast(__MODULE__, :recover)
 
   @impl true
-  def init(options), do: {:ok, {listen(options), options}}
+  def init(_arg), do: {:ok, listen()}
 
   @impl true
-  def handle_cast(:recover, {{:error, _reason}, options}),
-    do: {:noreply, {listen(options), options}}
+  def handle_cast(:recover, {:error, _reason}), do: {:noreply, listen()}
+  def handle_cast(:recover, listening), do: {:noreply, listening}
 
-  def handle_cast(:recover, state), do: {:noreply, state}
+  defp listen do
+    port = Application.fetch_env!(:beethoven, :listener_port)
 
-  defp listen(options) do
-    port = Keyword.fetch!(options, :listener_port)
-    address = Keyword.get(options, :address, {127, 0, 0, 1})
-
-    case :gen_tcp.listen(port, [:binary, active: false, reuseaddr: true, ip: address]) do
+    case :gen_tcp.listen(port, [:binary, active: false, reuseaddr: true, ip: @address]) do
       {:ok, socket} ->
         spawn(fn -> accept(socket) end)
         {:ok, socket}
@@ -69,7 +67,7 @@ defmodule BeethovenPeer.BeaconServer do
   defp admit(:pang, _sender), do: :join_failed
 
   defp admit(:pong, sender) do
-    :ok = CoreServer.add_node(sender)
+    :ok = CoreServer.new_node(sender)
     :joined
   end
 end

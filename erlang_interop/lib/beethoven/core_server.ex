@@ -1,25 +1,62 @@
-defmodule BeethovenPeer.CoreServer do
+defmodule Beethoven.CoreServer do
   @moduledoc """
-  Keeps the node's replica of `CoreTracker` and tells followers what changes in it.
+  Keeps `CoreTracker` and tells followers what changes in it.
 
-  Registered as `Beethoven.CoreServer`. State: `{mode, followers}`.
+  A module that says `use Beethoven.CoreServer` gets `alert_me/0`, which makes the process of its name
+  a follower. State: `{mode, followers}`.
   """
 
-  use GenServer
+  use Beethoven.DistrServer, subscribe?: true
 
-  alias BeethovenPeer.BeaconServer
+  import Beethoven.DistrServer, only: [commit: 1]
+
+  alias Beethoven.BeaconServer
 
   @table CoreTracker
 
-  def start_link(mode), do: GenServer.start_link(__MODULE__, mode, name: Beethoven.CoreServer)
+  defmacro __using__(_options) do
+    quote do
+      @doc "Lets this node's CoreServer tell this module's process of changes."
+      def alert_me, do: Beethoven.CoreServer.alert_me(__MODULE__)
+    end
+  end
+
+  def start_link(mode), do: Beethoven.DistrServer.start_link(__MODULE__, mode, name: __MODULE__)
+
+  @doc "Lets this node's CoreServer cast `{:node_update, {node, status}}` to `follower`."
+  def alert_me(follower), do: GenServer.cast(__MODULE__, {:alert_me, follower})
 
   @doc "Marks `node` online and lets Mnesia connect to it."
-  def add_node(node), do: GenServer.call(Beethoven.CoreServer, {:add_node, node})
+  def new_node(node), do: GenServer.call(__MODULE__, {:add_node, node})
+
+  @doc "`:standalone` or `:clustered`."
+  def get_mode, do: GenServer.call(__MODULE__, :get_mode)
+
+  @doc "Lets Mnesia connect to `node`."
+  def add_node_to_mnesia(node) do
+    :mnesia.change_config(:extra_db_nodes, [node])
+    :ok
+  end
+
+  @doc "Whether the tracker has `node` offline, read in the caller's transaction."
+  def offline?(node), do: match?([{@table, _, :offline, _}], :mnesia.read(@table, node))
 
   @impl true
-  def init(mode) do
-    :ok = ensure_table()
-    {:ok, _node} = :mnesia.subscribe({:table, @table, :detailed})
+  def config do
+    %{
+      tableName: @table,
+      columns: [:node, :status, :last_change],
+      indexes: [],
+      dataType: :ordered_set,
+      copyType: :multi
+    }
+  end
+
+  @impl true
+  def create_action(_table_config), do: :ok
+
+  @impl true
+  def entry_point(mode) do
     :ok = write(node(), :online)
     for node <- tracked(), node != node(), do: Node.monitor(node, true)
     {:ok, {mode, []}}
@@ -30,8 +67,7 @@ defmodule BeethovenPeer.CoreServer do
 
   def handle_call({:add_node, node}, _from, state) do
     :ok = write(node, :online)
-    :mnesia.change_config(:extra_db_nodes, [node])
-    {:reply, :ok, state}
+    {:reply, add_node_to_mnesia(node), state}
   end
 
   @impl true
@@ -71,47 +107,16 @@ defmodule BeethovenPeer.CoreServer do
 
   defp change(_event), do: :none
 
-  defp ensure_table do
-    if @table in :mnesia.system_info(:tables), do: copy_table(), else: create_table()
-  end
-
-  defp create_table do
-    {:atomic, :ok} =
-      :mnesia.create_table(@table,
-        type: :ordered_set,
-        attributes: [:node, :status, :last_change],
-        ram_copies: [node() | Node.list()]
-      )
-
-    :ok
-  end
-
-  # Mnesia gives a node that was here before its copy back by itself, which takes a moment.
-  defp copy_table do
-    case :mnesia.add_table_copy(@table, node(), :ram_copies) do
-      {:atomic, :ok} -> :ok
-      {:aborted, {:already_exists, _table, _node}} -> :mnesia.wait_for_tables([@table], :infinity)
-    end
-  end
-
   defp tracked, do: :mnesia.dirty_all_keys(@table)
 
-  defp write(node, status) do
-    commit(fn -> :mnesia.write({@table, node, status, DateTime.utc_now()}) end)
-  end
+  defp write(node, status), do: commit(fn -> put(node, status) end)
 
   defp take_offline(node) do
     commit(fn ->
       [{@table, ^node, status, _last_change}] = :mnesia.wread({@table, node})
-
-      if status == :offline,
-        do: :ok,
-        else: :mnesia.write({@table, node, :offline, DateTime.utc_now()})
+      if status == :online, do: put(node, :offline)
     end)
   end
 
-  defp commit(change) do
-    {:atomic, :ok} = :mnesia.transaction(change)
-    :ok
-  end
+  defp put(node, status), do: :mnesia.write({@table, node, status, DateTime.utc_now()})
 end

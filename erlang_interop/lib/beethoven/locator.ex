@@ -1,45 +1,46 @@
-defmodule BeethovenPeer.Locator do
+defmodule Beethoven.Locator do
   @moduledoc "Seeks a beacon in the cluster's network, three rounds at most, and joins through it."
 
   use GenServer
 
-  alias BeethovenPeer.SeekChat
+  alias Beethoven.SeekChat
 
   @rounds 3
   @connect_timeout 250
 
-  def start_link(options), do: GenServer.start_link(__MODULE__, options, name: Beethoven.Locator)
+  def start_link(_arg), do: GenServer.start_link(__MODULE__, [], name: __MODULE__)
 
   @impl true
-  def init(options), do: {:ok, options, {:continue, :seek}}
+  def init(_arg), do: {:ok, nil, {:continue, :seek}}
 
   @impl true
-  def handle_continue(:seek, options) do
-    {:ok, _pid} = options |> seek(@rounds) |> BeethovenPeer.start_substrate(options)
-    {:noreply, options}
+  def handle_continue(:seek, state) do
+    mode = seek(@rounds)
+    {:ok, _pid} = Supervisor.start_child(Beethoven.RootSupervisor, {Beethoven.Substrate, mode})
+    {:noreply, state}
   end
 
-  defp seek(_options, 0), do: :standalone
+  defp seek(0), do: :standalone
 
-  defp seek(options, rounds) do
-    port = Keyword.fetch!(options, :listener_port)
-
-    case Enum.find_value(hosts(options), &connect(&1, port)) do
+  defp seek(rounds) do
+    case Enum.find_value(hosts(), &connect(&1, setting(:listener_port))) do
       nil ->
-        options |> Keyword.get(:random_backoff, 150..300) |> Enum.random() |> Process.sleep()
-        seek(options, rounds - 1)
+        :common_random_backoff |> setting() |> Enum.random() |> Process.sleep()
+        seek(rounds - 1)
 
       socket ->
         join(socket)
     end
   end
 
-  defp hosts(options) do
-    {a, b, c, d} = Keyword.get(options, :cluster_net, {127, 0, 0, 0})
+  defp hosts do
+    {:ok, {a, b, c, d}} = :cluster_net |> setting() |> to_charlist() |> :inet.parse_ipv4_address()
     <<network::32>> = <<a, b, c, d>>
-    last = Integer.pow(2, 32 - Keyword.get(options, :cluster_net_mask, 29)) - 2
+    last = Integer.pow(2, 32 - String.to_integer(setting(:cluster_net_mask))) - 2
     for host <- 1..last//1, do: address(network + host)
   end
+
+  defp setting(key), do: Application.fetch_env!(:beethoven, key)
 
   defp address(number) do
     <<a, b, c, d>> = <<number::32>>

@@ -1,4 +1,4 @@
-defmodule BeethovenPeer.SeekChat do
+defmodule Beethoven.SeekChat do
   @moduledoc """
   The JSON objects that Locator and BeaconServer exchange.
 
