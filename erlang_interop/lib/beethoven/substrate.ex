@@ -14,6 +14,7 @@ defmodule Beethoven.Substrate do
   def init(mode) do
     children = [
       {Beethoven.CoreServer, mode},
+      Beethoven.Allocator,
       Beethoven.BeaconServer
     ]
 
