@@ -23,7 +23,7 @@ defmodule Beethoven.Application do
 
   @impl true
   def start(_type, _args) do
-    Supervisor.start_link([Beethoven.Locator],
+    Supervisor.start_link([Beethoven.Ready, Beethoven.Locator],
       strategy: :one_for_one,
       name: Beethoven.RootSupervisor
     )

@@ -15,6 +15,7 @@ defmodule Beethoven.Substrate do
     children = [
       {Beethoven.CoreServer, mode},
       Beethoven.Allocator,
+      Beethoven.RoleMgmt.Assign,
       Beethoven.BeaconServer
     ]
 
