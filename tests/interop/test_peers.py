@@ -19,6 +19,64 @@ A, B, C = "a@127.0.0.1", "b@127.0.0.1", "c@127.0.0.1"
 ONLINE, OFFLINE = "online", "offline"
 MODE = "GenServer.call(Beethoven.CoreServer, :get_mode)"
 ROWS = ":mnesia.dirty_match_object(CoreTracker, {CoreTracker, :_, :_, :_})"
+ROLES = "[{:billing, Billing, [], 1}, {:mail, Mail, [], 2}]"
+
+KEY_VALUE = """
+defmodule KeyValue do
+  use Beethoven.DistrServer, subscribe?: true
+
+  def start, do: Beethoven.DistrServer.start_link(__MODULE__, :arg, name: __MODULE__)
+  def put(key, value), do: Beethoven.DistrServer.call(__MODULE__, {:put, key, value})
+
+  @impl true
+  def config do
+    %{tableName: KV, columns: [:key, :value], indexes: [:value], dataType: :set, copyType: :multi}
+  end
+
+  @impl true
+  def create_action(table_config), do: ControlShell.emit({:created, table_config})
+
+  @impl true
+  def entry_point(arg), do: {:ok, arg, {:continue, :entered}}
+
+  @impl true
+  def handle_continue(:entered, arg) do
+    ControlShell.emit({:entered, arg})
+    {:noreply, arg}
+  end
+
+  @impl true
+  def handle_call({:put, key, value}, _from, state) do
+    {:reply, :mnesia.dirty_write({KV, key, value}), state}
+  end
+
+  @impl true
+  def handle_info({:mnesia_table_event, event}, state) do
+    ControlShell.emit({:event, elem(event, 0), elem(event, 2)})
+    {:noreply, state}
+  end
+end
+"""
+# Of a table that is local, without a copy elsewhere unless it is subscribed to.
+LOCAL = """
+defmodule Local do
+  use Beethoven.DistrServer, subscribe?: SUBSCRIBE
+
+  @impl true
+  def config do
+    %{tableName: Local, columns: [:k, :v], indexes: [], dataType: :bag, copyType: :local}
+  end
+
+  @impl true
+  def create_action({Local, [:k, :v], [], :bag, :local}) do
+    for v <- [1, 2], do: :ok = :mnesia.dirty_write({Local, :k, v})
+    :ok
+  end
+
+  @impl true
+  def entry_point(_arg), do: {:ok, nil}
+end
+"""
 
 
 async def exchange(port: int, sent: bytes) -> bytes:
@@ -45,6 +103,28 @@ async def ask(peers: Peers, sender: str, kind: str, payload: str) -> dict[str, A
 async def follow(node: BeamNode, follower: str) -> None:
     """Make `follower`, Elixir source, a follower of the node's CoreServer."""
     await node.eval(f"GenServer.cast(Beethoven.CoreServer, {{:alert_me, {follower}}})")
+
+
+async def restart(node: BeamNode, name: str) -> None:
+    """Kill the process of a name, and wait for the next one."""
+    await node.eval(f"""
+    old = Process.whereis({name})
+    Process.exit(old, :kill)
+    ControlShell.until(fn -> Process.whereis({name}) not in [old, nil] end)
+    """)
+
+
+async def settle(node: BeamNode) -> None:
+    """Wait until the node's servers have done with what its tracker had told CoreServer."""
+    for server in ("CoreServer", "Allocator", "RoleMgmt.Assign"):
+        await node.eval(f":sys.get_state(Beethoven.{server})\n:ok")
+
+
+async def roles(node: BeamNode) -> dict[str, tuple[int, int, list[str]]]:
+    """Of each role how many nodes it wants, how many it has, and which."""
+    rows = await node.eval("Beethoven.get_roles()")
+    count, assigned, nodes = Atom("count"), Atom("assigned"), Atom("nodes")
+    return {str(row[Atom("role")]): (row[count], row[assigned], row[nodes]) for row in rows}
 
 
 def update(tag: str, node: str, status: str) -> Term:
@@ -271,6 +351,224 @@ async def test_core_server_starts_again(peers: Peers) -> None:
     """)
     await peers.until(a, "Process.whereis(Beethoven.CoreServer)")
     assert await a.eval(MODE) == "standalone"
+
+
+@pytest.mark.stand_in
+async def test_servers_follow_a_core_server_that_started_again(peers: Peers) -> None:
+    """The CoreServer's followers on its own node start again with it, and the beacon too."""
+    a = await peers.start(A)
+    await restart(a, "Beethoven.CoreServer")
+    await peers.until(a, "Process.whereis(Beethoven.BeaconServer)")
+    b = await peers.start(B)
+    await b.kill()
+    await peers.until(a, f"Beethoven.Allocator.fetch({atom(B)}) == []")
+    assert await a.eval("Beethoven.Allocator.allocation_list()") == [A]
+
+
+@pytest.mark.stand_in
+async def test_core_server_has_functions(peers: Peers) -> None:
+    """Programs on the node need not know what CoreServer is called and cast."""
+    a = await peers.start(A)
+    await peers.start_bare(B)
+    await a.eval("pid = ControlShell.collect(:pid)\nControlShell.collect(:told, name: Told)")
+    await a.eval("defmodule Told do use Beethoven.CoreServer end\n:ok")
+    assert await a.eval("Told.alert_me()") == "ok"
+    assert await a.eval("Beethoven.CoreServer.alert_me(pid)") == "ok"
+    assert await a.eval("Beethoven.CoreServer.get_mode()") == "standalone"
+    assert await a.eval(f"Beethoven.CoreServer.new_node({atom(B)})") == "ok"
+    assert await a.eval(f"Beethoven.CoreServer.add_node_to_mnesia({atom(B)})") == "ok"
+    assert await a.next_event("told") == update("told", B, ONLINE)
+    assert await a.next_event("pid") == update("pid", B, ONLINE)
+    assert await a.eval("Beethoven.CoreServer.get_mode()") == "clustered"
+    assert await a.eval("Beethoven.CoreServer.get_table_name()") == "Elixir.CoreTracker"
+
+
+@pytest.mark.stand_in
+async def test_nodes_that_create_a_table_at_once_share_it(peers: Peers) -> None:
+    """Of two nodes that start a DistrServer at one moment, one creates the table; both have it."""
+    a, b = await peers.start(A), await peers.start(B)
+    nodes = (a, b)
+    for node in nodes:
+        await node.eval(f"{KEY_VALUE}\n:ok")
+    for _ in range(5):
+        await asyncio.gather(*(node.eval("{:ok, _} = KeyValue.start()\n:ok") for node in nodes))
+        created = []
+        for node in nodes:
+            assert await node.next_event("entered") == (Atom("entered"), Atom("arg"))
+            await node.eval("ControlShell.emit(:last)")
+            while (event := await node.next_event()) != "last":
+                created.append(event)
+        columns = [Atom("key"), Atom("value")]
+        config = (Atom("Elixir.KV"), columns, columns[1:], Atom("set"), Atom("multi"))
+        assert created == [(Atom("created"), config)]
+        assert await a.eval(":mnesia.table_info(KV, :active_replicas) |> Enum.sort()") == [A, B]
+        for node in nodes:
+            await node.eval("GenServer.stop(KeyValue)")
+        assert await a.eval(":mnesia.delete_table(KV)") == (Atom("atomic"), Atom("ok"))
+
+
+async def test_nodes_see_each_others_writes(peers: Peers) -> None:
+    """What one node writes to a DistrServer's table, both read and are told of, a third later."""
+    a, b = await peers.start(A), await peers.start(B)
+    table = Atom("Elixir.KV")
+    rows = {(table, Atom("x"), 1), (table, Atom("y"), 2)}
+    for node in (a, b):
+        await node.eval(f"{KEY_VALUE}\n{{:ok, _}} = KeyValue.start()\n:ok")
+    assert await a.eval("KeyValue.put(:x, 1)") == "ok"
+    assert await b.eval("KeyValue.put(:y, 2)") == "ok"
+    for node in (a, b):
+        seen = [await node.next_event("event"), await node.next_event("event")]
+        assert {event[2] for event in seen} == rows
+    c = await peers.start(C)
+    await c.eval(f"{KEY_VALUE}\n{{:ok, _}} = KeyValue.start()\n:ok")
+    assert await c.eval(":mnesia.table_info(KV, :where_to_read)") == C
+    for node in (a, b, c):
+        assert set(await node.eval("KeyValue.fetch_all()")) == rows
+    with pytest.raises(TimeoutError):
+        await c.next_event("created", timeout=0)
+
+
+async def test_distr_server_reads_its_table(peers: Peers) -> None:
+    """A DistrServer's module has functions about its table, and waits for it."""
+    a = await peers.start(A)
+    await a.eval(f"{KEY_VALUE}\n:ok")
+    assert await a.eval("KeyValue.table_exists?()") is False
+    assert await a.eval("KeyValue.until_exists(1, 5)") == (Atom("error"), Atom("timeout"))
+    await a.eval("Task.async(&KeyValue.until_exists/0) |> then(&Process.put(:waiting, &1))\n:ok")
+    await a.eval("{:ok, _} = KeyValue.start()\n:ok")
+    assert await a.eval("Task.await(Process.get(:waiting))") == "ok"
+    assert await a.eval("KeyValue.table_exists?()") is True
+    assert await a.eval("KeyValue.get_table_name()") == "Elixir.KV"
+    assert await a.eval("KeyValue.subscribe()") == "ok"
+    row = (Atom("Elixir.KV"), Atom("x"), 1)
+    await a.eval("KeyValue.put(:x, 1)")
+    event = await a.eval("receive do {:mnesia_table_event, event} -> event end")
+    assert event[:2] == (Atom("write"), row)
+    assert await a.eval("KeyValue.fetch(:x)") == [row]
+    assert await a.eval("KeyValue.fetch(:y)") == []
+    assert await a.eval('KeyValue.dirty_select([{{KV, :"$1", 1}, [], [:"$1"]}])') == ["x"]
+
+
+@pytest.mark.stand_in
+async def test_local_table_is_copied_for_those_who_subscribe(peers: Peers) -> None:
+    """A local table stays where it was made, and is read from there, unless there is a watcher."""
+    for name, subscribe in ((A, "false"), (B, "false"), (C, "true")):
+        node = await peers.start(name)
+        await node.eval(f"{LOCAL.replace('SUBSCRIBE', subscribe)}\n:ok")
+        await node.eval("{:ok, _} = Beethoven.DistrServer.start_link(Local, [])\n:ok")
+        assert await node.eval("for {Local, :k, v} <- Local.fetch(:k), do: v") == [1, 2]
+    assert await node.eval("Enum.sort(:mnesia.table_info(Local, :active_replicas))") == [A, C]
+
+
+@pytest.mark.stand_in
+async def test_roles_are_taken_and_passed_on(peers: Peers) -> None:
+    """A node that starts takes the roles that lack a node; those of one that is gone pass on."""
+    peers.roles = ROLES
+    a = await peers.start(A)
+    assert await a.eval("Beethoven.until_ready()") == "ok"
+    assert await roles(a) == {"billing": (1, 1, [A]), "mail": (2, 1, [A])}
+    b = await peers.start(B)
+    assert await b.eval("Beethoven.until_ready()") == "ok"
+    assert await roles(b) == {"billing": (1, 1, [A]), "mail": (2, 2, [B, A])}
+    assert await b.eval("Beethoven.whois_hosting(:mail)") == [B, A]
+    assert await b.eval("Beethoven.whois_hosting(:nothing)") == []
+    await a.kill()
+    await peers.until(b, f"Beethoven.whois_hosting(:billing) == [{atom(B)}]")
+    assert await roles(b) == {"billing": (1, 1, [B]), "mail": (2, 1, [B])}
+    c = await peers.start(C)
+    assert await c.eval("Beethoven.until_ready()") == "ok"
+    assert await roles(c) == {"billing": (1, 1, [B]), "mail": (2, 2, [C, B])}
+
+
+@pytest.mark.stand_in
+async def test_role_rows_are_records(peers: Peers) -> None:
+    """A role's row has its name, nodes wanted, nodes there, which, and when that changed."""
+    peers.roles = ROLES
+    a = await peers.start(A)
+    await a.eval("Beethoven.until_ready()")
+    rows = await a.eval("Beethoven.RoleMgmt.Assign.fetch_all()")
+    table = Atom("Elixir.RoleTracker")
+    assert [row[:5] for row in rows] == [
+        (table, Atom("billing"), 1, 1, [Atom(A)]),
+        (table, Atom("mail"), 2, 1, [Atom(A)]),
+    ]
+    assert all(row[5][Atom("__struct__")] == "Elixir.DateTime" for row in rows)
+    assert await a.eval(":mnesia.table_info(RoleTracker, :type)") == "ordered_set"
+
+
+@pytest.mark.stand_in
+async def test_role_is_taken_once(peers: Peers) -> None:
+    """A role that wants another node is not taken again by one that has it."""
+    peers.roles = ROLES
+    a = await peers.start(A)
+    await a.eval("Beethoven.until_ready()")
+    await restart(a, "Beethoven.RoleMgmt.Assign")
+    await settle(a)
+    assert await roles(a) == {"billing": (1, 1, [A]), "mail": (2, 1, [A])}
+
+
+@pytest.mark.stand_in
+async def test_allocator_ranks_nodes_by_score(peers: Peers) -> None:
+    """The node with the least score is allocated; a row has the score as a float."""
+    a, b, c = [await peers.start(name) for name in (A, B, C)]
+    assert await a.eval("Beethoven.Allocator.allocation_list()") == [A, B, C]
+    for node, score in ((a, "2"), (b, "0.5"), (c, "1.0")):
+        assert await node.eval(f"Beethoven.Allocator.set_score({score})") == "ok"
+    for node in (a, b, c):
+        assert await node.eval("Beethoven.Allocator.allocation_list()") == [B, C, A]
+        assert await node.eval("Beethoven.Allocator.allocate()") == B
+        assert await node.eval("Beethoven.allocate()") == B
+    rows = await a.eval("Beethoven.Allocator.get_all()")
+    table = Atom("Elixir.AllocTracker")
+    assert [row[:3] for row in rows] == [(table, B, 0.5), (table, C, 1.0), (table, A, 2.0)]
+    assert all(row[3][Atom("__struct__")] == "Elixir.DateTime" for row in rows)
+    assert isinstance(rows[2][2], float)
+    assert await a.eval(":mnesia.table_info(AllocTracker, :type)") == "set"
+
+
+@pytest.mark.stand_in
+async def test_allocator_knows_visible_nodes_that_are_online(peers: Peers) -> None:
+    """A node that is visible has a row while it is online; a hidden one never has."""
+    a = await peers.start(A)
+    b = await peers.start_bare(B)
+    await peers.start_bare(C, flags=["-hidden"])
+    for name in (B, C):
+        assert (await ask(peers, name, "seeking", "join"))["payload"] == "joined"
+    await settle(a)
+    assert await peers.tracker(a) == {A: ONLINE, B: ONLINE, C: ONLINE}
+    assert await a.eval("Beethoven.Allocator.allocation_list()") == [A, B]
+    await b.kill()
+    await peers.until(a, f"Beethoven.Allocator.allocation_list() == [{atom(A)}]")
+
+
+async def test_beethoven_tells_of_the_cluster(peers: Peers) -> None:
+    """The module Beethoven has functions for what programs ask most."""
+    a, b = await peers.start(A), await peers.start(B)
+    for node in (a, b):
+        assert await node.eval("Beethoven.until_ready()") == "ok"
+        assert await node.eval("Beethoven.ready?()") is True
+        assert await peers.until(node, "Beethoven.get_node_status() == :clustered")
+        assert await node.eval("Beethoven.get_cluster_nodes()") == [A, B]
+    await b.kill()
+    await peers.await_tracker(a, {B: OFFLINE})
+    assert await a.eval("Beethoven.get_cluster_nodes()") == [A, B]
+    assert await a.eval("Beethoven.get_active_cluster_nodes()") == [A]
+    keys = (Atom("node"), Atom("status"), Atom("last_change"))
+    detailed = await a.eval("Beethoven.get_detailed_cluster_nodes()")
+    assert [dict(zip(keys, row[1:], strict=True)) for row in await a.eval(ROWS)] == detailed
+
+
+@pytest.mark.stand_in
+async def test_ready_is_waited_for(peers: Peers) -> None:
+    """Who waits for a node to be ready goes on when it is, or when the time is up."""
+    node = await peers.start_bare(A)
+    await node.eval("{:ok, _} = Beethoven.Ready.start_link([])\n:ok")
+    assert await node.eval("Beethoven.ready?()") is False
+    assert await node.eval("Beethoven.until_ready(1)") == "timeout"
+    await node.eval("waiting = Task.async(&Beethoven.until_ready/0)\n:ok")
+    await node.eval("Beethoven.Ready.announce()")
+    assert await node.eval("Task.await(waiting)") == "ok"
+    assert await node.eval("Beethoven.ready?()") is True
 
 
 async def test_node_that_cannot_join_says_so(peers: Peers) -> None:
