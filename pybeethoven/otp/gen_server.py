@@ -1,18 +1,21 @@
 """GenServer: a process that answers calls and takes casts, one at a time.
 
 Sources: https://www.erlang.org/doc/apps/stdlib/gen_server.html, https://hexdocs.pm/elixir/GenServer.html
+What it answers to `sys` is in `sys.py`.
 """
 
 from __future__ import annotations
 
 import asyncio
 import logging
+from collections import deque
 from enum import Enum
 from typing import Any, Final, Literal, TypeAlias
 
 from pybeethoven.errors import ProcessExit
 from pybeethoven.etf import Atom, ImproperList, Pid, Reference, Term
-from pybeethoven.otp.process import Process, exit_reason_of
+from pybeethoven.otp import sys
+from pybeethoven.otp.process import EXIT, Process, exit_reason_of
 
 logger = logging.getLogger(__name__)
 
@@ -20,6 +23,7 @@ GEN_CALL: Final = Atom("$gen_call")
 GEN_CAST: Final = Atom("$gen_cast")
 SYSTEM: Final = Atom("system")
 ALIAS: Final = Atom("alias")
+TIMEOUT: Final = Atom("timeout")
 
 MESSAGES_PER_TURN = 64
 """So many messages are handled before the event loop gets a turn."""
@@ -44,6 +48,10 @@ class GenServer(Process):
         """Make it a process of `node` (called by the node)."""
         super().attach(node, pid)
         self.started: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        self.__continuations: deque[Any] = deque()
+        self.__timeout: float | None = None
+        self.__suspended = False
+        self.__held: list[Term] = []
 
     async def init(self) -> None:
         """Called first; `Node.start` returns when it does, and raises what it raises."""
@@ -58,12 +66,35 @@ class GenServer(Process):
         raise ProcessExit((Atom("bad_cast"), message))
 
     async def handle_info(self, message: Term) -> None:
-        """Take any other message. Unless overridden, it is logged."""
+        """Take any other message, or `timeout` (see `set_timeout`). Unless overridden, it is
+        logged."""
         logger.warning("%s got an unexpected message", type(self).__name__)
+
+    async def handle_continue(self, arg: Any) -> None:
+        """Go on with what `continue_with(arg)` asked for. Unless overridden, the process exits with
+        `{bad_continue, arg}`."""
+        raise ProcessExit((Atom("bad_continue"), arg))
 
     async def terminate(self, reason: Term) -> None:
         """Called last, whatever ended the process after its `init`. If an exit signal did, it is no
         longer registered or linked."""
+
+    def format_state(self) -> Term:
+        """What `sys:get_state` shows: unless overridden, the public attributes as a map."""
+        return sys.public_attributes(self)
+
+    def continue_with(self, arg: Any) -> None:
+        """Have `handle_continue(arg)` called when the current callback (`init` too) has returned,
+        before the next message. Several are called in order."""
+        self.__continuations.append(arg)
+
+    def set_timeout(self, seconds: float | None) -> None:
+        """Have `handle_info(timeout)` called if no message comes within `seconds` after the current
+        callback; None takes it back.
+
+        It lasts until the next message. What `sys` sends is none: after it the time begins anew.
+        """
+        self.__timeout = seconds
 
     async def run(self) -> None:
         """Call `init`, then a callback for each message."""
@@ -71,7 +102,7 @@ class GenServer(Process):
         try:
             while True:
                 for _ in range(MESSAGES_PER_TURN):
-                    await self._dispatch(await self.receive())
+                    await self._run_next()
                 await asyncio.sleep(0)
         except BaseException as error:
             await self.terminate(exit_reason_of(error, self))
@@ -87,6 +118,26 @@ class GenServer(Process):
             raise exit_ from error
         self.started.set_result(None)
 
+    async def _run_next(self) -> None:
+        if self.__continuations:
+            await self.handle_continue(self.__continuations.popleft())
+            return
+        try:
+            message = await self.receive(None if self.__suspended else self.__timeout)
+        except TimeoutError:
+            message = TIMEOUT
+        if type(message) is tuple and len(message) == 3:
+            if message[0] == SYSTEM and _is_from(message[1]):
+                self._process_system(message[1], message[2])
+                return
+            if message[0] == EXIT and type(message[1]) is Pid and message[1] == self.parent_pid:
+                raise ProcessExit(message[2])
+        if self.__suspended:
+            self.__held.append(message)
+        else:
+            self.__timeout = None
+            await self._dispatch(message)
+
     async def _dispatch(self, message: Term) -> None:
         if type(message) is tuple:
             if len(message) == 3 and message[0] == GEN_CALL and _is_from(message[1]):
@@ -97,18 +148,20 @@ class GenServer(Process):
             if len(message) == 2 and message[0] == GEN_CAST:
                 await self.handle_cast(message[1])
                 return
-            if len(message) == 3 and message[0] == SYSTEM and _is_from(message[1]):
-                self._process_system(message[1], message[2])
-                return
         await self.handle_info(message)
 
     def _process_system(self, from_: From, request: Term) -> None:
-        """Answer what `sys` asks: `GenServer.stop` is obeyed, anything else is refused."""
         match request:
             case ("terminate", reason):
-                self.node.reply(from_, Atom("ok"))
+                self.node.reply(from_, sys.OK)
                 raise ProcessExit(reason)
-        self.node.reply(from_, (Atom("error"), Atom("notsup")))
+            case "suspend":
+                self.__suspended = True
+            case "resume":
+                self.__suspended = False
+                self._mailbox.extendleft(reversed(self.__held))
+                self.__held.clear()
+        self.node.reply(from_, sys.answer(self, request, suspended=self.__suspended))
 
 
 def reply_address(from_: From) -> Term:

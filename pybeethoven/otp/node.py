@@ -173,31 +173,38 @@ class Node:
         what: Process | Callable[..., Awaitable[object]],
         *args: Any,
         name: str | None = None,
+        link: bool = False,
     ) -> Process:
         """Run a process, or `what(process, *args)` as one, registered as `name` if one is given.
 
-        Raises `ConfigError` when the name is taken or the process runs already.
+        `link`: link it to the process that calls this, its parent, before it runs. Raises
+        `ConfigError` when the name is taken, the process runs already or there is no parent.
         """
         process = what if isinstance(what, Process) else _FunctionProcess(what, args)
-        self._run(process, name)
+        self._run(process, name, link)
         return process
 
-    async def start(self, server: GenServer, name: str | None = None) -> Pid:
+    async def start(self, server: GenServer, name: str | None = None, *, link: bool = False) -> Pid:
         """Run a GenServer and wait until its `init` has returned.
 
-        Raises what `init` raised, `ConfigError` when the name is taken or the server runs already.
-        When cancelled, the server is killed.
+        `link`: as in `spawn`; it ends when its parent does, even if it traps exits. Raises what
+        `init` raised, `ConfigError` as `spawn` does. When cancelled, the server is killed.
+        Source: `start_link` in https://www.erlang.org/doc/apps/stdlib/gen_server.html
         """
-        task = self._run(server, name)
+        task = self._run(server, name, link)
         server.started.add_done_callback(lambda done: done.cancelled() or done.exception())
         try:
             await asyncio.wait({server.started, task}, return_when=asyncio.FIRST_COMPLETED)
+            if not server.started.done():
+                raise ProcessExit(server.exit_reason)
+            server.started.result()
         except asyncio.CancelledError:
             self.end_process(server, KILLED)
             raise
-        if not server.started.done():
-            raise ProcessExit(server.exit_reason)
-        server.started.result()
+        except Exception:
+            if link:  # who traps exits has heard of this one by what is raised
+                self.caller().unlink(server.pid, flush=True)
+            raise
         return server.pid
 
     def register(self, name: str, process: Process) -> None:
@@ -231,9 +238,10 @@ class Node:
         process.attach(self, self.make_pid())
         self._processes[process.pid] = process
 
-    def _run(self, process: Process, name: str | None) -> asyncio.Task[None]:
+    def _run(self, process: Process, name: str | None, link: bool) -> asyncio.Task[None]:
         if process._task is not None and not process._task.done():
             raise ConfigError(f"{type(process).__name__} runs already, as {process.pid}")
+        parent = self._parent() if link else None
         self._adopt(process)
         if name is not None:
             try:
@@ -241,13 +249,27 @@ class Node:
             except ConfigError:
                 del self._processes[process.pid]
                 raise
+        if parent is not None:
+            process.parent_pid = parent.pid
+            parent.link(process.pid)
         task = asyncio.create_task(
             self._run_to_end(process), name=f"{type(process).__name__} {name or process.pid.id}"
         )
         process._task = task
         self._tasks.add(task)
-        task.add_done_callback(self._tasks.discard)
+        task.add_done_callback(lambda done: self._forget_task(process, done))
         return task
+
+    def _parent(self) -> Process:
+        parent = self.caller()
+        if parent is self._outside or parent.pid not in self._processes:
+            raise ConfigError("link=True links to the live process that calls; there is none here")
+        return parent
+
+    def _forget_task(self, process: Process, task: asyncio.Task[None]) -> None:
+        self._tasks.discard(task)
+        if task.cancelled() and process._task is task:  # before it ran at all
+            self.end_process(process, KILLED)
 
     async def _run_to_end(self, process: Process) -> None:
         current_process.set(process)

@@ -53,6 +53,7 @@ class Process:
         """Make it a process of `node` (called by the node, which then runs it)."""
         self.node = node
         self.pid = pid
+        self.parent_pid: Pid | None = None
         self.exit_reason: Term = None
         self.links: set[Pid] = set()
         self.unlinking: dict[Pid, int] = {}
@@ -93,14 +94,25 @@ class Process:
             finally:
                 self._waiter = None
 
+    async def wait_end(self, timeout: float | None = None) -> bool:
+        """Wait until nothing of it runs any more, its last words (`terminate`) said; whether that
+        was so within `timeout` seconds (None: for ever)."""
+        if self._task is not None:
+            await asyncio.wait({self._task}, timeout=timeout)
+        return self._task is None or self._task.done()
+
     def link(self, pid: Pid) -> None:
         """Link to `pid`: the exit of one is a signal to the other. One that is not there exits with
         `noproc`."""
         self.node.ties.link(self, pid)
 
-    def unlink(self, pid: Pid) -> None:
-        """Undo `link`; no exit signal of `pid` arrives after this."""
+    def unlink(self, pid: Pid, *, flush: bool = False) -> None:
+        """Undo `link`; no exit signal of `pid` arrives after this. `flush`: one that is in the
+        mailbox already is dropped, too."""
         self.node.ties.unlink(self, pid)
+        if flush:
+            left = [m for m in self._mailbox if not (type(m) is tuple and m[:2] == (EXIT, pid))]
+            self._mailbox = deque(left)
 
     def monitor(self, target: Target) -> Reference:
         """Get `(DOWN, reference, process, pid or (name, node), reason)` when `target` exits, or at

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-from typing import Any
+from collections.abc import Awaitable
+from typing import Any, TypeVar
 
 import pytest
 
@@ -16,14 +17,17 @@ from pybeethoven import (
     ImproperList,
     Node,
     Pid,
+    Process,
     Reference,
     Term,
 )
 from pybeethoven.errors import CallTimeout, NoProcess, ProcessExit
-from pybeethoven.otp.gen_server import GEN_CALL, GEN_CAST, MESSAGES_PER_TURN, reply_address
+from pybeethoven.otp.gen_server import GEN_CALL, GEN_CAST, MESSAGES_PER_TURN, SYSTEM, reply_address
 from pybeethoven.testing import Epmd
 from tests.helpers import Recorder, atoms, soon
 from tests.timing import UNIT
+
+T = TypeVar("T")
 
 PY = Atom("py@127.0.0.1")
 KILL, KILLED, NORMAL, NOPROC, SHUTDOWN = atoms("kill", "killed", "normal", "noproc", "shutdown")
@@ -300,6 +304,39 @@ async def test_reply_without_external_form(node: Node, epmd: Epmd, crashes: Term
     assert caught.value.reason[:2] == (PYTHON_ERROR, b"EncodeError")
 
 
+class Runner(Process):
+    """Runs what it is told to, as itself."""
+
+    def __init__(self, *, trap_exit: bool = False) -> None:
+        self.trap_exit = trap_exit
+        self.work: asyncio.Queue[tuple[Awaitable[Any], asyncio.Future[Any]]] = asyncio.Queue()
+
+    def tell(self, what: Awaitable[Any]) -> asyncio.Future[Any]:
+        """Have something awaited by the process."""
+        result: asyncio.Future[Any] = asyncio.get_running_loop().create_future()
+        self.work.put_nowait((what, result))
+        return result
+
+    async def run_there(self, what: Awaitable[T]) -> T:
+        """What it gives or raises when it is awaited by the process."""
+        result: T = await self.tell(what)
+        return result
+
+    async def run(self) -> None:
+        """Go on until ended."""
+        while True:
+            what, result = await self.work.get()
+            try:
+                result.set_result(await what)
+            except Exception as error:
+                result.set_exception(error)
+
+
+async def spawn_link(node: Node, body: Any) -> Process:
+    """Spawn with a link to the process that runs this."""
+    return node.spawn(body, link=True)
+
+
 REFERENCE = Reference(Atom(PY), 1, (1, 2, 3))
 CALLER = Pid(PY, 7, 0, 1)
 
@@ -431,6 +468,225 @@ async def test_name_taken(node: Node, server: Server) -> None:
     with pytest.raises(ConfigError, match="Server runs already"):
         await node.start(second)
     assert await soon(node.call("second", (Atom("echo"), 1))) == 1
+
+
+# Links from the start
+
+
+async def test_start_link(node: Node) -> None:
+    """One that is started with a link ends with its parent, even if it traps exits."""
+    parent = node.spawn(run_calls := Runner())
+    children = [Server(), Server(trap_exit=True)]
+    for child in children:
+        await soon(run_calls.run_there(node.start(child, link=True)))
+    assert [child.parent_pid for child in children] == [parent.pid] * 2
+    node.exit(parent, BOOM)
+    assert [await soon(child.terminated.get()) for child in children] == [BOOM] * 2
+
+
+async def test_spawn_link(node: Node) -> None:
+    """The link is there before the process runs: its parent hears of the shortest life."""
+    runner = Runner(trap_exit=True)
+    node.spawn(runner)
+
+    async def body(process: Process) -> None:
+        raise ProcessExit(BOOM)
+
+    child = await soon(runner.run_there(spawn_link(node, body)))
+    assert await soon(runner.run_there(runner.receive())) == (Atom("EXIT"), child.pid, BOOM)
+
+
+async def test_start_link_fails(node: Node) -> None:
+    """A parent that traps exits gets the error and no message; another ends with the child."""
+    runner = Runner(trap_exit=True)
+    node.spawn(runner)
+    starting = runner.run_there(node.start(FailsInInit(ProcessExit(BOOM)), link=True))
+    with pytest.raises(ProcessExit):
+        await soon(starting)
+    assert runner.links == set()
+    node.send(runner, "first")
+    assert await soon(runner.run_there(runner.receive())) == "first"
+    victim, watcher = Runner(), Recorder()
+    node.spawn(victim)
+    node.spawn(watcher)
+    reference = watcher.monitor(victim)
+    victim.tell(node.start(FailsInInit(ProcessExit(BOOM)), link=True))
+    assert await watcher.next_down(reference) == BOOM
+
+
+async def test_link_needs_a_process(node: Node) -> None:
+    """Code that is no process has nothing to link to, nor has one that has ended."""
+    with pytest.raises(ConfigError, match="link=True"):
+        await node.start(Server(), name="name", link=True)
+    ended: asyncio.Queue[BaseException] = asyncio.Queue()
+
+    class Late(Server):
+        async def terminate(self, reason: Term) -> None:
+            try:
+                self.node.spawn(Server(), link=True)
+            except ConfigError as error:
+                ended.put_nowait(error)
+
+    late = Late()
+    await node.start(late)
+    node.exit(late, BOOM)
+    assert "link=True" in str(await soon(ended.get()))
+    assert node.whereis("name") is None
+
+
+async def test_task_cancelled_before_it_ran(node: Node) -> None:
+    """The process is killed then, as it is when its task is cancelled later."""
+    watcher = Recorder()
+    node.spawn(watcher)
+    process = node.spawn(Runner(), name="name")
+    reference = watcher.monitor(process)
+    assert process._task is not None
+    process._task.cancel()
+    assert await watcher.next_down(reference) == KILLED
+    assert node.whereis("name") is None
+
+
+# Continuing, time-outs
+
+
+class Steps(GenServer):
+    """Keeps what is called, in order; messages say what to do next."""
+
+    def __init__(self, *first: Term) -> None:
+        self.first = first
+        self.steps: asyncio.Queue[Term] = asyncio.Queue()
+
+    def do(self, what: Term) -> None:
+        """Keep it and do it."""
+        self.steps.put_nowait(what)
+        match what:
+            case ("continue", *args):
+                for arg in args:
+                    self.continue_with(arg)
+            case ("timeout", seconds):
+                self.set_timeout(seconds)
+
+    async def init(self) -> None:
+        """Do all that it was made with."""
+        for what in self.first:
+            self.do(what)
+
+    async def handle_call(self, request: Term, from_: From) -> Term:
+        """Do it."""
+        self.do(request)
+        return "done"
+
+    async def handle_cast(self, message: Term) -> None:
+        """Do it."""
+        self.do(message)
+
+    async def handle_info(self, message: Term) -> None:
+        """Do it."""
+        self.do(message)
+
+    async def handle_continue(self, arg: Any) -> None:
+        """Do it."""
+        self.do(arg)
+
+    async def next(self, count: int) -> list[Term]:
+        """What has been done."""
+        return [await soon(self.steps.get()) for _ in range(count)]
+
+
+async def test_continue(node: Node) -> None:
+    """It runs after the callback that asked for it, `init` or another, before any message."""
+    server = Steps(("continue", 1, ("continue", 3), 2))
+    starting = asyncio.create_task(node.start(server, name="steps"))
+    await asyncio.sleep(0)
+    node.send("steps", "message")
+    await soon(starting)
+    first, *rest = await server.next(6)
+    assert first == server.first[0]
+    assert rest == [1, ("continue", 3), 2, 3, "message"]
+    for message in (("continue", "a"), "b"):
+        node.cast(server, message)
+    assert await soon(node.call(server, ("continue", "c"))) == "done"
+    assert await server.next(5) == [("continue", "a"), "a", "b", ("continue", "c"), "c"]
+
+
+async def test_continue_without_a_handler(node: Node) -> None:
+    """It ends the server, as a call without one does."""
+
+    class Plain(GenServer):
+        async def init(self) -> None:
+            self.continue_with(1)
+
+    watcher = Recorder()
+    node.spawn(watcher)
+    plain = Plain()
+    starting = asyncio.create_task(node.start(plain))
+    await asyncio.sleep(0)
+    reference = watcher.monitor(plain)
+    await soon(starting)
+    assert await watcher.next_down(reference) == (Atom("bad_continue"), 1)
+
+
+async def test_continuing_for_ever(node: Node) -> None:
+    """A server that always has to go on lets others run, and can be ended."""
+
+    class Endless(Steps):
+        async def handle_continue(self, arg: Any) -> None:
+            self.continue_with(arg)
+
+    server = Endless(("continue", 1))
+    await soon(node.start(server))
+    node.exit(server, KILL)
+    assert await soon(server.wait_end())
+
+
+@pytest.mark.parametrize("seconds", [0, 0.02 * UNIT])
+async def test_timeout(node: Node, seconds: float) -> None:
+    """Without a message in that time, `handle_info` gets `timeout`, once."""
+    server = Steps(("timeout", seconds))
+    await node.start(server)
+    assert await server.next(2) == [("timeout", seconds), "timeout"]
+    with pytest.raises(TimeoutError):
+        await asyncio.wait_for(server.steps.get(), 0.05 * UNIT)
+    assert await soon(node.call(server, ("timeout", seconds))) == "done"
+    assert await server.next(2) == [("timeout", seconds), "timeout"]
+
+
+async def test_message_before_the_timeout(node: Node) -> None:
+    """It takes the time-out back, even if it came while the callback ran; so does None."""
+    server = Steps(("timeout", 0))
+    starting = asyncio.create_task(node.start(server, name="steps"))
+    await asyncio.sleep(0)
+    node.send("steps", "message")
+    await soon(starting)
+    assert await server.next(2) == [("timeout", 0), "message"]
+    node.send(server, ("timeout", 0.05 * UNIT))
+    node.send(server, "message")
+    node.send(server, ("continue", ("timeout", 0.05 * UNIT), ("timeout", None)))
+    with pytest.raises(TimeoutError):
+        await asyncio.wait_for(never_times_out(server), 0.1 * UNIT)
+
+
+async def never_times_out(server: Steps) -> None:
+    """Return when a time-out comes."""
+    while await server.steps.get() != "timeout":
+        pass
+
+
+async def test_timeout_outlasts_sys(node: Node) -> None:
+    """What `sys` sends is no message; but a server that is suspended has no time-outs."""
+    asker = Recorder()
+    node.spawn(asker)
+    server = Steps(("timeout", 0.02 * UNIT))
+    starting = asyncio.create_task(node.start(server, name="steps"))
+    await asyncio.sleep(0)
+    node.send("steps", (SYSTEM, (asker.pid, 1), Atom("suspend")))
+    await soon(starting)
+    assert await asker.next() == (1, "ok")
+    assert await server.next(1) == [("timeout", 0.02 * UNIT)]
+    with pytest.raises(TimeoutError):
+        await asyncio.wait_for(server.steps.get(), 0.05 * UNIT)
+    node.send("steps", (SYSTEM, (asker.pid, 2), Atom("resume")))
+    assert await server.next(1) == ["timeout"]
 
 
 # Ending

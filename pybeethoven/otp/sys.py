@@ -1,0 +1,103 @@
+"""What a GenServer answers to the functions of `sys`, and so to those who look into a node with it.
+
+Source: https://www.erlang.org/doc/apps/stdlib/sys.html, of which a process is asked with messages
+`{system, From, Request}`. Suspending and ending are done in `gen_server.py`.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Final
+
+from pybeethoven.errors import EncodeError
+from pybeethoven.etf import Atom, Term, encode
+from pybeethoven.otp.process import Process, exit_reason_of
+
+if TYPE_CHECKING:
+    from pybeethoven.otp.gen_server import GenServer
+
+OK: Final = Atom("ok")
+ERROR: Final = Atom("error")
+NOTSUP: Final = Atom("notsup")
+DATA: Final = Atom("data")
+
+BOOKKEEPING: Final = frozenset(
+    ("node", "pid", "parent_pid", "exit_reason", "links", "unlinking", "watchers", "monitors")
+) | {"started", "trap_exit"}
+"""The attributes that every process has; no part of its state."""
+
+
+def answer(server: GenServer, request: Term, *, suspended: bool) -> Term:
+    """The reply to a system message. What can't be done to a Python process is refused in the form
+    that `sys` has for it: its caller gets an error, or raises one."""
+    match request:
+        case "suspend" | "resume":
+            return OK
+        case "get_state":
+            return _state(server)
+        case "get_status":
+            return _status(server, suspended)
+        case ("debug", ("log_to_file", _)):
+            return (ERROR, Atom("open_file"))
+        case ("debug", _):
+            return Atom("unknown_debug")
+        case ("replace_state", _) | ("change_code", _, _, _):
+            return (ERROR, NOTSUP)
+    return (ERROR, (Atom("unknown_system_msg"), request))
+
+
+def public_attributes(process: Process) -> dict[Atom, Term]:
+    """The attributes of a process that are its own and public; those without external form as text.
+
+    Raises nothing.
+    """
+    return {
+        Atom(name): _shown(value)
+        for name, value in vars(process).items()
+        if not name.startswith("_") and name not in BOOKKEEPING
+    }
+
+
+def _shown(value: object) -> Term:
+    try:
+        encode(value)
+    except EncodeError:
+        try:
+            return repr(value).encode(errors="replace")
+        except Exception as error:
+            return f"a {type(value).__name__}: {type(error).__name__} in its repr".encode()
+    return value
+
+
+def _state(server: GenServer) -> Term:
+    """A `format_state` that fails is told as `sys` tells it of a callback."""
+    try:
+        state = server.format_state()
+        encode(state)
+    except Exception as error:
+        failed = (ERROR, exit_reason_of(error, server))
+        return (ERROR, (Atom("callback_failed"), (_name(server), Atom("format_state")), failed))
+    return state
+
+
+def _status(server: GenServer, suspended: bool) -> Term:
+    """What `gen_server` gives, for tools that look for the state in there."""
+    sys_state = Atom("suspended" if suspended else "running")
+    parent = server.parent_pid or server.pid
+    dictionary = [(Atom("$initial_call"), (_name(server), Atom("init"), 1))]
+    data = [(_text("Status"), sys_state), (_text("Parent"), parent), (_text("Logged events"), [])]
+    misc = [
+        (Atom("header"), _text(f"Status for generic server {type(server).__name__}")),
+        (DATA, data),
+        (DATA, [(_text("State"), _state(server))]),
+    ]
+    module = (Atom("module"), Atom("gen_server"))
+    return (Atom("status"), server.pid, module, [dictionary, sys_state, parent, [], misc])
+
+
+def _name(server: GenServer) -> Atom:
+    return Atom(type(server).__name__)
+
+
+def _text(text: str) -> list[int]:
+    """A string as Erlang has it, a list of characters."""
+    return [ord(character) for character in text]
