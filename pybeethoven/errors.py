@@ -13,6 +13,7 @@
     ├── NoConnection             a node cannot be reached (Erlang's noconnection)
     ├── ProcessExit              a process ended; `.reason` is its exit reason
     │   └── NoProcess            there is no such process (Erlang's noproc)
+    ├── SupervisorError          a supervisor can't do that with its child; `.reason` tells why
     ├── CallTimeout              no answer within the time given (also TimeoutError)
     ├── RpcError                 a remote function raised; `.kind`, `.reason` tell what
     ├── JoinError                a beacon was found, but it did not let us in
@@ -92,6 +93,21 @@ class ProcessExit(BeethovenError):
 
 class NoProcess(ProcessExit):
     """There is no such process: Erlang's `noproc`."""
+
+
+class SupervisorError(BeethovenError):
+    """A supervisor was asked what its child is in no state for.
+
+    `reason` is what OTP's answers: `not_found`, `running`, `restarting`, `already_present` or
+    `(already_started, pid)`.
+    """
+
+    def __init__(self, child: Any, reason: Any) -> None:
+        super().__init__(child, reason)
+        self.reason = reason
+
+    def __str__(self) -> str:
+        return f"child {brief(self.args[0])}: {brief(self.reason)}"
 
 
 class CallTimeout(BeethovenError, TimeoutError):

@@ -46,6 +46,8 @@ class Process:
     node: Node
     """The node it runs on; there from the moment it is started, as `pid` is."""
     pid: Pid
+    parent_pid: Pid | None
+    """The process that started it with a link, if one did."""
 
     _task: asyncio.Task[None] | None = None
 
@@ -53,7 +55,7 @@ class Process:
         """Make it a process of `node` (called by the node, which then runs it)."""
         self.node = node
         self.pid = pid
-        self.parent_pid: Pid | None = None
+        self.parent_pid = None
         self.exit_reason: Term = None
         self.links: set[Pid] = set()
         self.unlinking: dict[Pid, int] = {}

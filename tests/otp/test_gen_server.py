@@ -687,6 +687,8 @@ async def test_timeout_outlasts_sys(node: Node) -> None:
         await asyncio.wait_for(server.steps.get(), 0.05 * UNIT)
     node.send("steps", (SYSTEM, (asker.pid, 2), Atom("resume")))
     assert await server.next(1) == ["timeout"]
+    assert await soon(node.call(server, "once")) == "done"
+    assert await server.next(1) == ["once"]
 
 
 # Ending
