@@ -2,15 +2,38 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Callable
+import os
+import secrets
+from collections.abc import AsyncIterator, Callable, Iterator
 
 import pytest
 
+from erlang_interop.oracle import Oracle
 from erlang_interop.peers import Peers
 from pybeethoven import Beethoven, Node
 
 Member = Callable[..., Beethoven]
 """Makes a member of the test's cluster, given its name."""
+
+SEED = int(os.environ.get("PYBEETHOVEN_SEED") or secrets.randbits(32))
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+    """Print the seed in any case, so that each run can be repeated."""
+    terminalreporter.write_line(f"random terms and match specs: PYBEETHOVEN_SEED={SEED}")
+
+
+@pytest.fixture(scope="session")
+def seed() -> int:
+    """What all that is random in the differential tests starts from."""
+    return SEED
+
+
+@pytest.fixture(scope="session")
+def oracle(erl: str) -> Iterator[Oracle]:
+    """The BEAM that the differential tests ask."""
+    with Oracle(erl) as oracle:
+        yield oracle
 
 
 @pytest.fixture
