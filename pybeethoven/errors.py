@@ -3,6 +3,7 @@
     BeethovenError
     ├── ConfigError              a setting that cannot be used (also ValueError)
     ├── EncodeError              a value that has no external form (also TypeError)
+    ├── MatchSpecError           a match specification that ETS would not take (also ValueError)
     ├── RemoteError              somebody else did what the protocol does not allow
     │   ├── DecodeError          bytes that are not an external term, or exceed a limit
     │   ├── ProtocolError        frames or control messages out of form
@@ -20,7 +21,8 @@
     ├── MirrorError              no peer offers the table
     └── UpdatesLost              node updates came faster than they were read
 
-`ConfigError` and `EncodeError` are the caller's doing; all others come from outside.
+`ConfigError`, `EncodeError` and `MatchSpecError` are the caller's doing; all others come from
+outside.
 """
 
 from __future__ import annotations
@@ -46,6 +48,10 @@ class ConfigError(BeethovenError, ValueError):
 
 class EncodeError(BeethovenError, TypeError):
     """A Python value that has no external form."""
+
+
+class MatchSpecError(BeethovenError, ValueError):
+    """A match specification that ETS would refuse with `badarg`; the message names the part."""
 
 
 class RemoteError(BeethovenError):

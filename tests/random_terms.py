@@ -9,7 +9,7 @@ from random import Random
 from typing import Any
 
 from pybeethoven.etf import Atom, BitString, Export, ImproperList, Map, Pid, Port, Reference, Term
-from pybeethoven.etf.order import exact_key
+from pybeethoven.etf.order import as_map
 
 ATOMS: list[Term] = [
     True,
@@ -21,16 +21,6 @@ NODES = [Atom("a@h"), Atom("b@h"), Atom("é@h")]
 EDGES = [0, 1, 2, 2**18, 2**28 - 1, 2**28, 2**32 - 1]
 CENTRES = [*(2**bits for bits in (31, 53, 54, 59, 60, 63, 64, 65, 100, 1023)), 10**22]
 """Near these, floats are no longer exact, or the BEAM stores integers in another way."""
-
-
-def as_map(pairs: Sequence[tuple[Term, Term]]) -> dict[Term, Term] | Map:
-    """A dict where the keys allow it; of equal keys the last one stays."""
-    unique = list({exact_key(key): (key, value) for key, value in pairs}.values())
-    try:
-        result = dict(unique)
-        return result if len(result) == len(unique) else Map(unique)
-    except TypeError:
-        return Map(unique)
 
 
 class Terms:

@@ -23,7 +23,10 @@ LAYERS = ["errors", "etf", "dist", "net", "otp", "mnesia", "cluster", "__init__"
 ALLOWED = {"testing": {"testing", "etf", "errors"}}
 """`testing` stands aside: it has BEAM nodes, for which no node of ours is needed."""
 
-PURE = ["errors", "etf", "dist", "mnesia/table", "mnesia/events", "cluster/seek_chat"]
+PURE = [
+    *("errors", "etf", "dist", "cluster/seek_chat"),
+    *(f"mnesia/{name}" for name in ("events", "guards", "match_spec", "patterns", "table")),
+]
 IMPURE = {
     *("asyncio", "datetime", "os", "pathlib", "random", "secrets", "select", "selectors", "signal"),
     *("socket", "ssl", "subprocess", "tempfile", "threading", "time", "uuid"),

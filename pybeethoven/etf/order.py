@@ -84,6 +84,19 @@ def exact_key(term: Term) -> Key:
     return _key(term, exact=True)
 
 
+def as_map(pairs: Iterable[tuple[Term, Term]]) -> dict[Term, Term] | Map:
+    """A map of these pairs: a `dict` where Python can hold it as one; of equal keys the last wins.
+
+    Raises `EncodeError` for a key that has no external form.
+    """
+    unique = list({exact_key(key): (key, value) for key, value in pairs}.values())
+    try:
+        result = dict(unique)
+    except TypeError:  # a list or a map as a key
+        return Map(unique)
+    return result if len(result) == len(unique) else Map(unique)
+
+
 class _Tokens(list[Any]):
     """A key in the making; `exact` says which of the two it is just now."""
 
