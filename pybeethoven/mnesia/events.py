@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import Any, Final
 
-from pybeethoven.etf import Atom, Term, encode
+from pybeethoven.etf import Atom, Term
 from pybeethoven.mnesia.table import Row, Table
 
 WRITE: Final = Atom("write")
@@ -18,7 +18,12 @@ DELETE: Final = Atom("delete")
 
 @dataclass(frozen=True, slots=True)
 class Change:
-    """What an event did to our table. `row` is the new row, or `(table, key)` of a delete."""
+    """What an event did to our table.
+
+    `row` is the new row; of a delete it is `(table, key)`, or the whole row where only that one is
+    meant. `old_rows` are those that are gone: the one that a write replaces (in a bag only the same
+    row), or all that a delete took out.
+    """
 
     operation: Atom
     row: Row
@@ -28,7 +33,8 @@ class Change:
 def apply_event(table: Table, event: Term) -> Change | None:
     """Do what a detailed table event says; None when it is none, or of another table.
 
-    The old rows of the change are ours, not the event's: after a change of source the two differ.
+    The old rows of the change are ours, not the event's: after a change of source the two differ,
+    and a write to a bag comes with all rows of its key.
     """
     match event:
         case ("mnesia_table_event", ("write", table.name, tuple((_, _, *_)) as row, *_)):
@@ -38,8 +44,7 @@ def apply_event(table: Table, event: Term) -> Change | None:
             ("delete", table.name, tuple((_, key, *others)) as row, *_),
         ):
             # `delete_object` names a whole record, and takes out that one alone.
-            gone = not others or _same(table.read(key), [row])
-            return Change(DELETE, row, table.delete(key) if gone else [])
+            return Change(DELETE, row, table.delete_object(row) if others else table.delete(key))
     return None
 
 
@@ -50,17 +55,15 @@ def apply_snapshot(
 
     `order`, a sort key of rows, says in which order the writes come; deletes come first.
     """
-    fresh = Table(table.name, rows)
-    changes = [
-        Change(DELETE, (table.name, row[1]), table.delete(row[1]))
-        for row in table.rows()
-        if not fresh.read(row[1])
-    ]
+    fresh = Table(table.name, rows, table.type)
+    changes = []
+    for row in table.rows():
+        if not fresh.read(row[1]):
+            if old := table.delete(row[1]):
+                changes.append(Change(DELETE, (table.name, row[1]), old))
+        elif table.type == "bag" and row not in fresh:
+            changes.append(Change(DELETE, row, table.delete_object(row)))
     for row in sorted(fresh.rows(), key=order) if order else fresh.rows():
-        if not _same(table.read(row[1]), [row]):
+        if row not in table:
             changes.append(Change(WRITE, row, table.write(row)))
     return changes
-
-
-def _same(one: list[Row], other: list[Row]) -> bool:
-    return encode(one) == encode(other)
