@@ -29,8 +29,8 @@ SIGNATURES = """
     integer,integer:integer div rem band bor bxor
     integer,small:integer bsl bsr
     bits:integer bit_size byte_size size
-    bits,small,small:bits binary_part
-    bits,place:bits binary_part
+    binary,small,small:binary binary_part
+    binary,place:binary binary_part
     tuple:integer size
     list:integer length
     map:integer map_size
@@ -42,6 +42,10 @@ SIGNATURES = """
     :atom node
     :identifier self
 """
+SINCE_27 = """
+    bits,small,small:bits binary_part
+    bits,place:bits binary_part
+"""
 SINCE_26 = """
     any:bool is_bitstring is_boolean
     any,small:bool is_function
@@ -52,6 +56,9 @@ SINCE_26 = """
 KINDS: dict[str, Callable[[Any], bool]] = {
     "any": lambda _: True,
     "atom": lambda term: isinstance(term, Atom | bool | None),
+    "binary": lambda _: (
+        False
+    ),  # in another row it could be a bit string, as OTP 27 does not take it
     "bits": lambda term: isinstance(term, bytes | BitString),
     "bool": lambda term: isinstance(term, bool),
     "identifier": lambda term: isinstance(term, Pid | Port | Reference),
@@ -75,7 +82,8 @@ def functions(release: int) -> dict[str, list[tuple[Atom, list[str]]]]:
     table: dict[str, list[tuple[Atom, list[str]]]] = {}
     kinds: list[str] = []
     result = ""
-    for word in (SIGNATURES + (SINCE_26 if release >= 26 else "")).split():
+    newer = (SINCE_26 if release >= 26 else "") + (SINCE_27 if release >= 27 else "")
+    for word in (SIGNATURES + newer).split():
         if ":" in word and word != "=:=":
             arguments, result = word.split(":")
             kinds = arguments.split(",") if arguments else []
@@ -167,7 +175,7 @@ class Specs:
         return self._expression("bool", 3)
 
     def _expression(self, kind: str, depth: int) -> Term:
-        if self._chance(0.06):
+        if self._chance(0.06) and kind != "binary":
             kind = "any"
         if not depth or self._chance(0.35):
             return self._simple(kind)
@@ -229,6 +237,8 @@ class Specs:
                 return int(self._random.choice((self._terms.number(), self._random.randint(-9, 9))))
             case "atom":
                 return self._random.choice((*NO_VARIABLES, self._terms.atom()))
+            case "binary":
+                return self._terms.binary()
             case "bits":
                 return self._random.choice((self._terms.binary(), self._terms.bit_string()))
         options = [self._terms.term(2) for _ in range(4)]

@@ -1,8 +1,9 @@
 """The functions that match specifications can call: Erlang's guard functions.
 
 They are those of OTP 26 and later; OTP 25 lacks `ceil`, `floor`, `is_bitstring`, `is_boolean`,
-`is_function/2`, `max`, `min` and `tuple_size`. Functions of nothing but the node itself (`self`,
-`node/0`) and those that don't evaluate all their arguments are in `match_spec`.
+`is_function/2`, `max`, `min` and `tuple_size`, and has `binary_part` take bit strings. Integers
+become the nearest float; a BEAM may miss it by one bit where they have more than 64. `self` and
+`node/0`, and what need not evaluate all its arguments, is in `match_spec`.
 
 Source: https://www.erlang.org/doc/apps/erts/match_spec.html and
 https://www.erlang.org/doc/apps/erts/erlang.html
@@ -242,12 +243,14 @@ def _is_map_key(key: Term, term: Term) -> bool:
     return any(exact_key(known) == wanted for known, _ in pairs_of(term))
 
 
-def _whole_bytes(term: Term) -> bytes:
-    if isinstance(term, BitString):
-        return term.data[:-1]
+def _bytes(term: Term) -> bytes:
     if not _is_binary(term):
         raise BadArgument
     return term.encode() if isinstance(term, str) else bytes(term)
+
+
+def _whole_bytes(term: Term) -> bytes:
+    return term.data[:-1] if isinstance(term, BitString) else _bytes(term)
 
 
 def _bit_size(term: Term) -> int:
@@ -263,7 +266,7 @@ def _size(term: Term) -> int:
 
 
 def _binary_part(term: Term, start: Term, length: Term) -> bytes:
-    data = _whole_bytes(term)
+    data = _bytes(term)
     first, last = sorted((_need(int, start), start + _need(int, length)))
     if not 0 <= first <= last <= len(data):
         raise BadArgument

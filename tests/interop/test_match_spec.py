@@ -23,18 +23,26 @@ BATCH = 500
 
 
 def same(ours: Term, theirs: Term) -> bool:
-    """Whether two results are, but for the sign of zero: OTP 25 has `abs(-0.0)` as `-0.0`."""
-    return exact_key(ours) == exact_key(theirs) or unsigned(ours) == unsigned(theirs)
+    """Whether two results are the same, but for what BEAMs differ in among themselves."""
+    return exact_key(ours) == exact_key(theirs) or roughly(ours) == roughly(theirs)
 
 
-def unsigned(term: Term) -> Key:
-    """The key of a term in which all zeros are positive."""
-    return exact_key(decode(encode(term).replace(encode(-0.0)[1:], encode(0.0)[1:])))
+def roughly(term: Term) -> Key:
+    """The key of a term, without the sign of zeros and the last digits of floats.
+
+    OTP 25 has `abs(-0.0)` as `-0.0`; and when it makes a float of a large integer it rounds more
+    than once, in a way that the processor has a say in.
+    """
+    unsigned = decode(encode(term).replace(encode(-0.0)[1:], encode(0.0)[1:]))
+    return tuple(
+        float(f"{token:.12e}") if isinstance(token, float) else token
+        for token in exact_key(unsigned)
+    )
 
 
 def in_order(results: list[Term]) -> list[Term]:
     """The results of a set, which come in any order."""
-    return sorted(results, key=unsigned)
+    return sorted(results, key=roughly)
 
 
 class Judge:

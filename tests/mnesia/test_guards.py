@@ -81,7 +81,7 @@ CALLS: dict[str, list[tuple[Term, ...]]] = {
     "binary_part": [
         (b"abc", (1, 2), b"bc"), (b"abc", (3, -2), b"bc"), (b"abc", (2, 2), BAD),
         (b"abc", (1,), BAD), (b"abc", 1, BAD), (b"abc", 0, 0, b""), (b"abc", 1, -2, BAD),
-        ("é", 0, 1, b"\xc3"), (BITS, 0, 2, b"ab"), (BITS, 0, 3, BAD), (A, 0, 0, BAD),
+        ("é", 0, 1, b"\xc3"), (BITS, 0, 2, BAD), (A, 0, 0, BAD),
         (b"abc", A, 0, BAD), (b"abc", 0, 1.0, BAD), (b"abc", 4, -1, BAD),
     ],
     "bit_size": [(b"ab", 16), (BITS, 19), ("é", 16), (A, BAD)],

@@ -181,6 +181,7 @@ def test_body(expression: Any, values: Any, result: Any) -> None:
         (("=:=", "$1", 1), (1.0,), False),
         (("hd", "$1"), (5,), False),
         (("not", ("hd", "$1")), (5,), False),
+        (("is_atom", ("hd", "$1")), (5,), False),
         (("not", ("is_list", "$1")), (5,), True),
         (("or", True, ("hd", "$1")), (5,), False),
         (("orelse", True, ("hd", "$1")), (5,), True),
