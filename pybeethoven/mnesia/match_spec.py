@@ -327,6 +327,7 @@ def _cons(elements: list[_Expression], tail: _Expression) -> _Expression:
     return evaluate
 
 
+# All arguments are looked at, since any of them can be no boolean.
 _OF_ANY_NUMBER: Final[dict[str, Function]] = {
     "and": lambda *terms: all(list(map(truth, terms))),
     "or": lambda *terms: any(list(map(truth, terms))),

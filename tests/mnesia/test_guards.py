@@ -9,12 +9,24 @@ from typing import Any
 
 import pytest
 
-from pybeethoven.etf import Atom, BitString, Export, ImproperList, Map, Pid, Port, Reference, Term
+from pybeethoven.etf import (
+    Atom,
+    BitString,
+    Export,
+    Fun,
+    ImproperList,
+    Map,
+    Pid,
+    Port,
+    Reference,
+    Term,
+)
 from pybeethoven.etf.order import exact_key
 from pybeethoven.mnesia.guards import FUNCTIONS, MAX_BITS, BadArgument
 
 NODE = Atom("a@h")
 PID, PORT, REF = Pid(NODE, 1, 0, 1), Port(NODE, 1, 1), Reference(NODE, 1, (1, 2, 3))
+FUN = Fun(b"p\0\0\0\x1e\x02")
 BITS = BitString(b"ab\xe0", 3)
 IMPROPER = ImproperList([1, 2], 3)
 MIXED = Map([(1, b"int"), (1.0, b"float"), ([], b"nil")])
@@ -29,7 +41,8 @@ CALLS: dict[str, list[tuple[Term, ...]]] = {
     "is_float": [(1.0, True), (1, False), (True, False)],
     "is_function": [
         (Export(A, A, 2), True), (A, False), (Export(A, A, 2), 2, True), (A, 2, False),
-        (Export(A, A, 2), 3, False), (Export(A, A, 2), -1, BAD), (A, A, BAD),
+        (Export(A, A, 2), 3, False), (Export(A, A, 2), -1, BAD), (A, A, BAD), (FUN, True),
+        (FUN, 2, True), (FUN, 3, False),
     ],
     "is_integer": [(1, True), (2**70, True), (1.0, False), (True, False)],
     "is_list": [([], True), (IMPROPER, True), ((), False), (b"", False)],
