@@ -155,6 +155,9 @@ class GenServer(Process):
             case ("terminate", reason):
                 self.node.reply(from_, sys.OK)
                 raise ProcessExit(reason)
+            case "get_state":
+                self.node.spawn(sys.tell_state, from_, sys.state_of(self))
+                return
             case "suspend":
                 self.__suspended = True
             case "resume":

@@ -6,14 +6,15 @@ Source: https://www.erlang.org/doc/apps/stdlib/sys.html, of which a process is a
 
 from __future__ import annotations
 
+from contextlib import suppress
 from typing import TYPE_CHECKING, Final
 
-from pybeethoven.errors import EncodeError
+from pybeethoven.errors import BeethovenError, EncodeError
 from pybeethoven.etf import Atom, Term, encode
 from pybeethoven.otp.process import Process, exit_reason_of
 
 if TYPE_CHECKING:
-    from pybeethoven.otp.gen_server import GenServer
+    from pybeethoven.otp.gen_server import From, GenServer
 
 OK: Final = Atom("ok")
 ERROR: Final = Atom("error")
@@ -32,8 +33,6 @@ def answer(server: GenServer, request: Term, *, suspended: bool) -> Term:
     match request:
         case "suspend" | "resume":
             return OK
-        case "get_state":
-            return _state(server)
         case "get_status":
             return _status(server, suspended)
         case ("debug", ("log_to_file", _)):
@@ -43,6 +42,20 @@ def answer(server: GenServer, request: Term, *, suspended: bool) -> Term:
         case ("replace_state", _) | ("change_code", _, _, _):
             return (ERROR, NOTSUP)
     return (ERROR, (Atom("unknown_system_msg"), request))
+
+
+async def tell_state(process: Process, from_: From, state: Term) -> None:
+    """Answer `get_state`: since OTP 26.1 with `{ok, State}`, before with the state alone.
+
+    Nothing in the request tells which is expected, so the caller's node is asked what it is.
+    """
+    newer = True
+    with suppress(BeethovenError, ValueError):
+        release = [Atom("otp_release")]
+        answer = await process.node.rpc(from_[0].node, "erlang", "system_info", release)
+        newer = int(bytes(answer)) >= 26
+    failed = type(state) is tuple and state[:1] == (ERROR,)
+    process.node.reply(from_, (OK, state) if newer and not failed else state)
 
 
 def public_attributes(process: Process) -> dict[Atom, Term]:
@@ -68,8 +81,8 @@ def _shown(value: object) -> Term:
     return value
 
 
-def _state(server: GenServer) -> Term:
-    """A `format_state` that fails is told as `sys` tells it of a callback."""
+def state_of(server: GenServer) -> Term:
+    """What `format_state` gives; one that fails is told as `sys` tells it of a callback."""
     try:
         state = server.format_state()
         encode(state)
@@ -88,7 +101,7 @@ def _status(server: GenServer, suspended: bool) -> Term:
     misc = [
         (Atom("header"), _text(f"Status for generic server {type(server).__name__}")),
         (DATA, data),
-        (DATA, [(_text("State"), _state(server))]),
+        (DATA, [(_text("State"), state_of(server))]),
     ]
     module = (Atom("module"), Atom("gen_server"))
     return (Atom("status"), server.pid, module, [dictionary, sys_state, parent, [], misc])

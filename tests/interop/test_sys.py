@@ -144,9 +144,9 @@ async def test_refused(a: BeamNode, stack: Stack, call: str, result: Term) -> No
 
 async def test_core_server(a: BeamNode, node: Node) -> None:
     """The CoreServer of this package is one like any other."""
-    core_server = CoreServer(None)
+    core_server = CoreServer()
     await node.start(core_server, name="server")
-    assert await a.eval(f"Map.keys(:sys.get_state({SERVER}))") == ["mirror"]
+    assert await a.eval(f":sys.get_state({SERVER})") == (Atom("standalone"), [])
     assert await a.eval(f":sys.suspend({SERVER})") == "ok"
     call = f"GenServer.call({SERVER}, :get_mode, {MILLISECONDS})"
     assert await a.eval(exit_of(call)) == (Atom("exit"), (Atom("timeout"), ANY))

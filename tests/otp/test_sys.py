@@ -53,7 +53,7 @@ async def test_bookkeeping_is_no_state(node: Node) -> None:
     node.spawn(other)
     await node.start(plain)
     plain.link(other.pid)
-    assert await ask(node, plain, Atom("get_state")) == {}
+    assert await ask(node, plain, Atom("get_state")) == (OK, {})
 
 
 async def test_state(node: Node) -> None:
@@ -63,7 +63,9 @@ async def test_state(node: Node) -> None:
     values = {"text": "é", "list": [1, (2.5, None)], "set": {1}, "looped": looped}
     server = Counter(**values, unspeakable=Unspeakable(), nan=float("nan"))
     await node.start(server)
-    assert await ask(node, server, Atom("get_state")) == {
+    ok, state = await ask(node, server, Atom("get_state"))
+    assert ok == OK
+    assert state == {
         "count": 0,
         "text": "é".encode(),
         "list": [1, (2.5, None)],
