@@ -25,6 +25,7 @@ import signal
 import socket
 import subprocess
 import tempfile
+import time
 from collections import deque
 from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
 from itertools import count
@@ -244,6 +245,8 @@ class BeamNode:
     def freeze(self) -> None:
         """Stop the BEAM's time (SIGSTOP): connections stay open, nothing is answered."""
         self._signal(signal.SIGSTOP)
+        while self._process is not None and self.running and not _stopped(self._process.pid):
+            time.sleep(0.0005)
 
     def thaw(self) -> None:
         """Let a frozen BEAM go on (SIGCONT)."""
@@ -354,6 +357,12 @@ def find_elixir_lib() -> Path:
     if elixir is None:
         raise BeamError("no elixir on PATH: install Elixir, or say where its lib directory is")
     return Path(elixir).resolve().parent.parent / "lib"
+
+
+def _stopped(pid: int) -> bool:
+    """Whether every thread of a process has stopped: the signal takes them a moment."""
+    stats = [stat.read_text() for stat in Path(f"/proc/{pid}/task").glob("*/stat")]
+    return all(stat.rpartition(")")[2].split()[0] in "TtZX" for stat in stats)
 
 
 def find_epmd(erl: str = "erl") -> str:
