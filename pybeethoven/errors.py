@@ -16,9 +16,12 @@
     │   └── NoProcess            there is no such process (Erlang's noproc)
     ├── SupervisorError          a supervisor can't do that with its child; `.reason` tells why
     ├── CallTimeout              no answer within the time given (also TimeoutError)
+    ├── TableTimeout             a table was not there within the time given (also TimeoutError)
+    ├── NotReady                 Beethoven was not ready within the time given (also TimeoutError)
     ├── RpcError                 a remote function raised; `.kind`, `.reason` tell what
     ├── JoinError                a beacon was found, but it did not let us in
     ├── MirrorError              no peer offers the table
+    ├── Aborted                  Mnesia refused a change, none was made; `.reason` tells why
     └── UpdatesLost              node updates came faster than they were read
 
 `ConfigError`, `EncodeError` and `MatchSpecError` are the caller's doing; all others come from
@@ -120,6 +123,14 @@ class CallTimeout(BeethovenError, TimeoutError):
     """No answer came within the time given; a late one is dropped."""
 
 
+class TableTimeout(BeethovenError, TimeoutError):
+    """A table was not there within the time given."""
+
+
+class NotReady(BeethovenError, TimeoutError):
+    """Beethoven had not fully initialised within the time given."""
+
+
 class RpcError(BeethovenError):
     """A function on another node did not return.
 
@@ -147,6 +158,18 @@ class JoinError(BeethovenError):
 
 class MirrorError(BeethovenError):
     """No connected peer offers the table that is to be mirrored."""
+
+
+class Aborted(BeethovenError):
+    """Mnesia refused to change a table; nothing was changed. `reason` is the term it gave."""
+
+    def __init__(self, table: str, reason: Any) -> None:
+        super().__init__(table, reason)
+        self.table = table
+        self.reason = reason
+
+    def __str__(self) -> str:
+        return f"{self.table} was not changed: Mnesia aborted with {brief(self.reason)}"
 
 
 class UpdatesLost(BeethovenError):

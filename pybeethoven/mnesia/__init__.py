@@ -1,8 +1,25 @@
 """THE MIRROR: a Mnesia table of the BEAM peers, kept in this process."""
 
-from pybeethoven.mnesia.events import WRITE, Change
+from pybeethoven.mnesia.events import DELETE, EVENT, WRITE, Change
 from pybeethoven.mnesia.match_spec import Context, MatchSpec
-from pybeethoven.mnesia.mirror import Mirror
+from pybeethoven.mnesia.mirror import DETAILED, SIMPLE, Mirror
+from pybeethoven.mnesia.operations import Delete, DeleteObject, Operation, Write
 from pybeethoven.mnesia.table import Row, Table
 
-__all__ = ["WRITE", "Change", "Context", "MatchSpec", "Mirror", "Row", "Table"]
+__all__ = [
+    "DELETE",
+    "DETAILED",
+    "EVENT",
+    "SIMPLE",
+    "WRITE",
+    "Change",
+    "Context",
+    "Delete",
+    "DeleteObject",
+    "MatchSpec",
+    "Mirror",
+    "Operation",
+    "Row",
+    "Table",
+    "Write",
+]

@@ -6,46 +6,69 @@ Source: https://www.erlang.org/doc/apps/mnesia/mnesia_chap5.html#mnesia-event-ha
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Final
 
-from pybeethoven.etf import Atom, Term
+from pybeethoven.etf import Atom, Pid, Term
 from pybeethoven.mnesia.table import Row, Table
 
 WRITE: Final = Atom("write")
 DELETE: Final = Atom("delete")
 
 
+EVENT: Final = Atom("mnesia_table_event")
+SCHEMA: Final = Atom("schema")
+
+
 @dataclass(frozen=True, slots=True)
 class Change:
     """What an event did to our table.
 
-    `row` is the new row; of a delete it is `(table, key)`, or the whole row where only that one is
-    meant. `old_rows` are those that are gone: the one that a write replaces (in a bag only the same
-    row), or all that a delete took out.
+    `row` is the new row, or of a delete the row that was named or `(table, key)`; `old_rows` those
+    with that key before. `activity` is what Mnesia did it in; None for what no single event said.
     """
 
     operation: Atom
     row: Row
     old_rows: list[Row]
+    activity: Term = field(default=None, compare=False, repr=False)
 
 
-def apply_event(table: Table, event: Term) -> Change | None:
-    """Do what a detailed table event says; None when it is none, or of another table.
+def apply_event(table: Table, event: Term) -> list[Change]:
+    """Do what a detailed table event says, and give the changes: none if it is of another table.
 
-    The old rows of the change are ours, not the event's: after a change of source the two differ,
-    and a write to a bag comes with all rows of its key.
+    The old rows of a change are ours, not the event's: after a change of source the two differ.
     """
     match event:
-        case ("mnesia_table_event", ("write", table.name, tuple((_, _, *_)) as row, *_)):
-            return Change(WRITE, row, table.write(row))
-        case (
-            "mnesia_table_event",
-            ("delete", table.name, tuple((_, key, *others)) as row, *_),
-        ):
-            # `delete_object` names a whole record, and takes out that one alone.
-            return Change(DELETE, row, table.delete_object(row) if others else table.delete(key))
-    return None
+        case ("mnesia_table_event", (operation, table.name, tuple((_, key, *rest)) as row, *_, by)):
+            old_rows = table.read(key)
+            if operation == WRITE:
+                table.write(row)
+            elif operation == DELETE and not rest:
+                table.delete(key)
+            elif operation == DELETE:
+                old_rows = table.delete_object(row)
+            else:
+                return []
+            return [Change(operation, row, old_rows, by)]
+        case ("mnesia_table_event", ("delete", "schema", ("schema", table.name), *_, by)):
+            # `clear_table` looks like the end of the table and the start of a new one.
+            return [change for row in table.rows() for change in _delete_key(table, row[1], by)]
+    return []
+
+
+def table_event(change: Change, table: Atom, detailed: bool, origin: Pid) -> Term:
+    """A change as Mnesia tells it to those who subscribed to the table.
+
+    What no single event said is an activity of `origin`, as that of a dirty write.
+    """
+    by = (Atom("dirty"), origin) if change.activity is None else change.activity
+    delete_object = change.operation == DELETE and len(change.row) > 2
+    if detailed:
+        # Whether the object was there or not, Mnesia has it as the old row.
+        old_rows = [change.row] if delete_object else change.old_rows
+        return EVENT, (change.operation, table, change.row, old_rows, by)
+    return EVENT, (Atom("delete_object") if delete_object else change.operation, change.row, by)
 
 
 def apply_snapshot(
@@ -59,11 +82,17 @@ def apply_snapshot(
     changes = []
     for row in table.rows():
         if not fresh.read(row[1]):
-            if old := table.delete(row[1]):
-                changes.append(Change(DELETE, (table.name, row[1]), old))
+            changes += _delete_key(table, row[1])
         elif table.type == "bag" and row not in fresh:
             changes.append(Change(DELETE, row, table.delete_object(row)))
     for row in sorted(fresh.rows(), key=order) if order else fresh.rows():
         if row not in table:
-            changes.append(Change(WRITE, row, table.write(row)))
+            changes.append(Change(WRITE, row, table.read(row[1])))
+            table.write(row)
     return changes
+
+
+def _delete_key(table: Table, key: Term, activity: Term = None) -> list[Change]:
+    """The delete of a key, if it is there still: a bag has several rows of one."""
+    old_rows = table.delete(key)
+    return [Change(DELETE, (table.name, key), old_rows, activity)] if old_rows else []

@@ -7,6 +7,9 @@ peer becomes it. (The subscription makes a link, too, but Mnesia undoes that bef
 
 Each subscription has a process of its own, so that nothing of a source that was given up comes
 through, and the same peer can be asked again.
+
+Writes are done by the source. Mnesia sends the events from the process that writes; the same
+process sends a mark behind them, and a write returns when the mirror has read that.
 """
 
 from __future__ import annotations
@@ -17,12 +20,15 @@ from collections.abc import Callable, Sequence
 from enum import Enum
 from typing import Any, Final
 
-from pybeethoven.errors import BeethovenError, CallTimeout, MirrorError, brief
+from pybeethoven.errors import Aborted, BeethovenError, CallTimeout, MirrorError, RpcError, brief
 from pybeethoven.etf import Atom, Export, Pid, Reference, Term
-from pybeethoven.mnesia.events import WRITE, Change, apply_event, apply_snapshot
+from pybeethoven.mnesia import operations
+from pybeethoven.mnesia.events import WRITE, Change, apply_event, apply_snapshot, table_event
+from pybeethoven.mnesia.operations import Call, Operation
 from pybeethoven.mnesia.table import Row, Table
 from pybeethoven.otp import GenServer, Process
-from pybeethoven.otp.process import SHUTDOWN
+from pybeethoven.otp.node import CALL_TIMEOUT
+from pybeethoven.otp.process import DOWN, SHUTDOWN
 
 RETRY_INTERVAL = 1.0
 """Seconds after which the peers are asked again when none of them was able to be the source."""
@@ -33,8 +39,11 @@ ANSWER_TIME = 5.0
 logger = logging.getLogger(__name__)
 
 SUBSCRIBER: Final = Atom("mnesia_subscr")
+SIMPLE: Final = Atom("simple")
 DETAILED: Final = Atom("detailed")
 READ: Final = Atom("read")
+WRITTEN: Final = Atom("pybeethoven_written")
+"""The mark behind a write: `{pybeethoven_written, Reference}`."""
 WILDCARD: Final[Term] = [(Atom("_"), [], [Atom("$_")])]
 """The match specification that selects every row."""
 
@@ -65,39 +74,149 @@ class _Subscriber(Process):
 
 
 class Mirror(GenServer):
-    """Mirrors the Mnesia table `name`.
+    """Mirrors a Mnesia table in `table`, which bears its name.
 
     `peers()` gives the nodes that may be the source, the preferred one first. `on_change` is called
     with each change after it is in `table`; `on_detached` when no peer offers the table any more
     (its rows stay, and the peers are asked again each `RETRY_INTERVAL`). `order` is a sort key: the
     order in which differences are told after a change of source. None of them may block.
+    `required`: not to find the table at the start is an error.
+
+    It may be run again when it has ended; what has changed in between is told then.
     """
 
     def __init__(
         self,
-        name: str,
+        table: Table,
         *,
         peers: Callable[[], Sequence[str]],
-        on_change: Callable[[Change], None],
-        on_detached: Callable[[], None],
+        on_change: Callable[[Change], None] = lambda change: None,
+        on_detached: Callable[[], None] = lambda: None,
         order: Callable[[Row], Any] | None = None,
+        required: bool = True,
     ) -> None:
-        self.table = Table(name)
+        self.table = table
         self.source: str | None = None
+        self.known = False
+        """Whether there was ever a source."""
+        self.attached = asyncio.Event()
+        """Set while there is a source."""
         self._peers = peers
         self._on_change = on_change
         self._on_detached = on_detached
         self._order = order
+        self._required = required
+        self._settled = asyncio.Event()
+        """Not set while the source is being changed."""
         self._subscriber: _Subscriber | None = None
         self._monitor: Reference | None = None
+        self._followers: dict[tuple[Pid, Atom], Reference] = {}
+        self._marks: dict[Reference, asyncio.Future[bool]] = {}
+
+    # For other processes
+
+    def subscribe(self, process: Process, kind: Atom) -> None:
+        """Send `process` each change as a table event, `simple` or `detailed`, until it ends."""
+        key = (process.pid, kind)
+        if key not in self._followers:
+            self._followers[key] = self.monitor(process)
+
+    async def transaction(self, *changes: Operation, timeout: float | None = CALL_TIMEOUT) -> None:
+        """Have the source do all of `changes` in one transaction, or none.
+
+        Then they are in `table`. Waits up to `timeout` seconds (None: for ever). Raises `Aborted`,
+        with nothing changed; `ConfigError` for what is no row of the table; `MirrorError` without a
+        peer. After `CallTimeout`, `NoConnection`, or when cancelled, they may be done or not.
+        """
+        if changes:
+            match await self._run([operations.transaction(self.table.name, changes)], timeout):
+                case [("aborted", reason), _]:
+                    raise Aborted(self.table.name, reason)
+
+    async def dirty(self, change: Operation, timeout: float | None = CALL_TIMEOUT) -> None:
+        """Have the source do `change` without a transaction; else as `transaction`."""
+        await self._run([operations.dirty(self.table.name, change)], timeout)
+
+    async def dirty_update_counter(
+        self, key: Term, increment: int, timeout: float | None = CALL_TIMEOUT
+    ) -> int:
+        """Have the source add to the counter `(table, key, number)`, one that is not there being
+        0, and give the sum; else as `dirty`."""
+        call = operations.update_counter(self.table.name, key, increment)
+        total: int = (await self._run([call], timeout))[0]
+        return total
+
+    async def catch_up(self, timeout: float | None = CALL_TIMEOUT) -> None:
+        """Wait until all that the source has said so far is in `table`; errors as `dirty`."""
+        await self._run([], timeout)
+
+    def write_local(self, row: Row) -> None:
+        """Write a row here alone; the next source's rows replace it."""
+        self._tell(Change(WRITE, row, self.table.write(row)))
+
+    async def _run(self, calls: list[Call], timeout: float | None) -> list[Term]:
+        """What the source answers to each of `calls`, once `table` shows what they did."""
+        try:
+            async with asyncio.timeout(timeout):
+                await self._settled.wait()
+                return await self._run_on_source(calls)
+        except TimeoutError as error:
+            raise CallTimeout(
+                f"no answer within {timeout:g} seconds to a change of {self.table.name}; "
+                "it may have been done"
+            ) from error
+        except RpcError as error:
+            match error.reason:
+                case ("aborted", reason):
+                    raise Aborted(self.table.name, reason) from error
+            raise
+
+    async def _run_on_source(self, calls: list[Call]) -> list[Term]:
+        if self.source is None or self._subscriber is None:
+            raise MirrorError(
+                f"{self.table.name} was not changed: no peer with a copy of it is connected"
+            )
+        mark = self.node.make_reference()
+        seen = self._marks[mark] = asyncio.get_running_loop().create_future()
+        marked = [*calls, operations.send(self._subscriber.pid, (WRITTEN, mark))]
+        args = operations.one_after_another(marked)
+        try:
+            results: list[Term] = await self.node.rpc(self.source, "lists", "zipwith", args, None)
+            if await seen:
+                return results
+        finally:
+            del self._marks[mark]
+        raise MirrorError(
+            f"the peer that changed {self.table.name} has gone, and no other has a copy"
+        )
+
+    # For the node
+
+    def deliver(self, message: Term, sender: Pid | None = None) -> None:
+        """Take a message; from the end of the source on, writes wait for another."""
+        if type(message) is tuple and message[:2] == (DOWN, self._monitor):
+            self._settled.clear()
+        super().deliver(message, sender)
 
     async def init(self) -> None:
         """Take the first peer that offers the table, if there are peers at all.
 
-        Raises `MirrorError` when none of them does.
+        Raises `MirrorError` when none of them does, the table is required and was never mirrored.
         """
-        if self._peers():
-            await self._attach()
+        self._followers = {key: self.monitor(key[0]) for key in self._followers}
+        known = self.known
+        if not known and not self._peers():
+            self._lose_source()
+            return
+        try:
+            changes = await self._attach()
+        except MirrorError:
+            if self._required and not known:
+                raise
+            self._detach()
+            return
+        for change in changes if known else []:
+            self._tell(change)
 
     async def handle_info(self, message: Term) -> None:
         """Apply an event, or change the source when it has ended."""
@@ -105,30 +224,52 @@ class Mirror(GenServer):
             case ("DOWN", reference, *_) if reference == self._monitor:
                 logger.info("%s: the source %s ended", self.table.name, self.source)
                 await self._change_source()
+            case ("DOWN", reference, *_):
+                self._followers = {k: r for k, r in self._followers.items() if r != reference}
             case _Word.RETRY if self.source is None:
                 await self._change_source()
-            case _ if (change := apply_event(self.table, message)) is not None:
-                self._on_change(change)
+            case ("pybeethoven_written", Reference() as mark):
+                self._settle(mark, True)
+            case _:
+                for change in apply_event(self.table, message):
+                    self._tell(change)
 
     async def terminate(self, reason: Term) -> None:
         """Let the peer drop the subscription."""
         self._give_up()
+        self._lose_source()
 
-    def write_local(self, row: Row) -> None:
-        """Write a row here alone; the next source's rows replace it."""
-        self._on_change(Change(WRITE, row, self.table.write(row)))
+    def _tell(self, change: Change) -> None:
+        self._on_change(change)
+        for pid, kind in self._followers:
+            event = table_event(change, self.table.name, kind == DETAILED, self.pid)
+            self.node.deliver(pid, event, self.pid)
 
     async def _change_source(self) -> None:
         try:
             changes = await self._attach()
         except MirrorError as error:
             logger.debug("%s", error)
-            self.source = None
-            self._on_detached()
-            asyncio.get_running_loop().call_later(RETRY_INTERVAL, self.deliver, _Word.RETRY)
+            self._detach()
             return
         for change in changes:
-            self._on_change(change)
+            self._tell(change)
+
+    def _detach(self) -> None:
+        self._lose_source()
+        self._on_detached()
+        asyncio.get_running_loop().call_later(RETRY_INTERVAL, self.deliver, _Word.RETRY)
+
+    def _lose_source(self) -> None:
+        self.source = None
+        self.attached.clear()
+        self._settled.set()
+        for mark in self._marks:
+            self._settle(mark, False)
+
+    def _settle(self, mark: Reference, seen: bool) -> None:
+        if (future := self._marks.get(mark)) is not None and not future.done():
+            future.set_result(seen)
 
     async def _attach(self) -> list[Change]:
         for peer in self._peers():
@@ -156,11 +297,21 @@ class Mirror(GenServer):
         answer = await self.node.rpc(peer, SUBSCRIBER, "subscribe", subscribe, ANSWER_TIME)
         if answer != (Atom("ok"), peer):
             raise MirrorError(f"{peer} refused the subscription: {brief(answer)}")
-        fresh = Table(self.table.name, await self._snapshot(peer))
+        info = [self.table.name, Atom("type")]
+        kind = await self.node.rpc(peer, "mnesia", "table_info", info, ANSWER_TIME)
+        if kind != self.table.type:
+            self.table = Table(self.table.name, type=kind)
+        fresh = Table(self.table.name, await self._snapshot(peer), kind)
         for event in subscriber.early or []:
             apply_event(fresh, event)
         subscriber.early = None
         self.source = peer
+        self.known = True
+        self.attached.set()
+        self._settled.set()
+        # What the source before has done is in the snapshot, or lost with it.
+        for mark in self._marks:
+            self._settle(mark, True)
         return apply_snapshot(self.table, fresh.rows(), self._order)
 
     async def _snapshot(self, peer: str) -> list[Row]:

@@ -48,7 +48,7 @@ class Follower:
         self.detached = asyncio.Event()
         self.detachments = 0
         self.mirror = Mirror(
-            "tab",
+            Table("tab"),
             peers=lambda: self.peers,
             on_change=self._on_change,
             on_detached=self._on_detached,
@@ -139,11 +139,10 @@ async def test_live(cluster: Peers, node: Node, table_type: str) -> None:
     assert (DELETE, 1, [row(1, 2)]) in told
     assert (DELETE, Atom("two"), [row(Atom("two"), 2)]) in told
     assert "not" not in [key for _, key, _ in told]
-    assert follower.mirror.table.rows() == [
-        row((Atom("key"), 1.5), {1: Atom("map")}),
-        row(Atom("last"), 1),
-    ]
-    assert sorted(map(repr, await a.eval(ROWS))) == sorted(map(repr, follower.mirror.table.rows()))
+    there = [row(Atom("last"), 1), row((Atom("key"), 1.5), {1: Atom("map")})]
+    rows = follower.mirror.table.rows()
+    assert rows == there if table_type == ":ordered_set" else all(r in there for r in rows)
+    assert sorted(map(repr, await a.eval(ROWS))) == sorted(map(repr, rows))
 
 
 async def test_write_from_another_peer(a: BeamNode, b: BeamNode, node: Node) -> None:
