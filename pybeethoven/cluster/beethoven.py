@@ -5,16 +5,24 @@ Source: the modules Beethoven, Beethoven.Locator and Beethoven.Substrate of Beet
 
 from __future__ import annotations
 
+import asyncio
 import random
 from types import TracebackType
 from typing import Self
 
-from pybeethoven.cluster import core_server
 from pybeethoven.cluster.core_server import CoreServer
 from pybeethoven.cluster.locator import BACKOFF, Locator, check_port, hosts_of
-from pybeethoven.etf import Pid
+from pybeethoven.cluster.substrate import NAME, Role, Substrate, by_score, role_of
+from pybeethoven.cluster.tracker import ONLINE, ServerStatus, TrackerRow
+from pybeethoven.errors import MirrorError, NotReady
+from pybeethoven.etf import Atom, Pid, Term
+from pybeethoven.etf.order import order_key
+from pybeethoven.mnesia import Mirror, Row
 from pybeethoven.net.network import NET_TICKTIME
 from pybeethoven.otp import GenServer, Node
+
+READY_INTERVAL = 0.015
+"""Seconds between two looks of `until_ready`."""
 
 
 class Beethoven:
@@ -50,8 +58,7 @@ class Beethoven:
         self.node = Node(name, cookie, hidden=hidden, net_ticktime=net_ticktime)
         self.via: str | None = None
         """The node whose beacon let us in; None: standalone."""
-        self.core_server: CoreServer
-        """There once joined."""
+        self._substrate: Substrate | None = None
 
     async def __aenter__(self) -> Self:
         await self.join()
@@ -65,6 +72,18 @@ class Beethoven:
     ) -> None:
         await self.leave()
 
+    @property
+    def core_server(self) -> CoreServer:
+        """The CoreServer of this node. Raises `NotReady` before it has joined."""
+        return self.substrate.core_server
+
+    @property
+    def substrate(self) -> Substrate:
+        """The supervisor of this node's processes. Raises `NotReady` before it has joined."""
+        if self._substrate is None:
+            raise NotReady(f"{self.node.name} has not joined; await join(), or use async with")
+        return self._substrate
+
     async def join(self) -> None:
         """Start the node, find a beacon, join, and start the CoreServer; without a beacon, go on
         standalone.
@@ -76,8 +95,8 @@ class Beethoven:
         try:
             await self.node.start_node()
             self.via = await self._locator.seek()
-            self.core_server = CoreServer(self.via)
-            await self.node.start(self.core_server, name=core_server.NAME)
+            self._substrate = Substrate(self.via)
+            await self.node.start(self._substrate, name=NAME)
         except BaseException:
             await self.leave()
             raise
@@ -89,3 +108,66 @@ class Beethoven:
     async def start(self, server: GenServer, name: str | None = None) -> Pid:
         """Run a GenServer on this node, registered as `name` if one is given; see `Node.start`."""
         return await self.node.start(server, name)
+
+    # What Elixir's module Beethoven offers
+
+    def ready(self) -> bool:
+        """Whether this node is a full member: the CoreServer runs, the cluster's tables are here.
+
+        Standalone there are none to wait for. Source: `Beethoven.ready?/0`.
+        """
+        if self._substrate is None or self.node.process(NAME) is not self._substrate:
+            return False
+        return self._substrate.ready()
+
+    async def until_ready(self, timeout: float = 5.0) -> None:
+        """Wait until `ready`, up to `timeout` seconds; then raise `NotReady`."""
+        try:
+            async with asyncio.timeout(timeout):
+                while not self.ready():
+                    await asyncio.sleep(READY_INTERVAL)
+        except TimeoutError as error:
+            raise NotReady(f"{self.node.name} was not ready within {timeout:g} seconds") from error
+
+    async def get_node_status(self) -> ServerStatus:
+        """`clustered` or `standalone`; see `CoreServer.get_mode`."""
+        return await self.core_server.get_mode()
+
+    async def get_cluster_nodes(self) -> list[Atom]:
+        """Every node that has ever joined, in the order of their names."""
+        return [row.node for row in await self.core_server.fetch_all()]
+
+    async def get_active_cluster_nodes(self) -> list[Atom]:
+        """Those of them that are online."""
+        return [r.node for r in await self.core_server.fetch_all() if r.status == ONLINE]
+
+    async def get_detailed_cluster_nodes(self) -> list[TrackerRow]:
+        """Every node that has ever joined, with its status and since when it has it."""
+        return await self.core_server.fetch_all()
+
+    async def get_roles(self) -> list[Role]:
+        """The cluster's roles, in the order of their names. Raises `MirrorError` while no connected
+        peer offers them."""
+        return [role_of(row) for row in _rows_of(self.substrate.roles)]
+
+    async def whois_hosting(self, role: Term) -> list[Atom]:
+        """The nodes that host a role; none if there is no such role. Errors as `get_roles`."""
+        key = order_key(role)
+        return [n for r in await self.get_roles() if order_key(r.role) == key for n in r.nodes]
+
+    async def allocation_list(self) -> list[Atom]:
+        """The nodes that take work, the least busy first. Errors as `get_roles`."""
+        return [row[1] for row in by_score(_rows_of(self.substrate.allocations))]
+
+    async def allocate(self) -> Atom:
+        """The least busy node; of several, any. Errors as `get_roles`, also when there is none."""
+        nodes = await self.allocation_list()
+        if not nodes:
+            raise MirrorError("no node of the cluster takes work: AllocTracker is empty")
+        return nodes[0]
+
+
+def _rows_of(mirror: Mirror) -> list[Row]:
+    if mirror.source is None:
+        raise MirrorError(f"no connected peer offers the table {mirror.table.name}")
+    return mirror.table.rows()

@@ -10,33 +10,36 @@ import asyncio
 import logging
 from collections.abc import Iterable
 from datetime import UTC, datetime
-from typing import Final, Self
+from typing import Any, Final, Self
 from weakref import WeakSet
 
+from pybeethoven.cluster.distr_server import CORE_SERVER, DistrConfig, DistrServer
 from pybeethoven.cluster.tracker import (
+    CLUSTERED,
     CORE_TRACKER,
     OFFLINE,
     ONLINE,
+    STANDALONE,
+    NodeStatus,
     NodeUpdate,
+    ServerStatus,
+    TrackerEvent,
     TrackerRow,
-    is_tracker_row,
     last_change,
     record,
-    tracker_row,
+    tracker_rows,
 )
-from pybeethoven.errors import BeethovenError, UpdatesLost, brief
+from pybeethoven.errors import BeethovenError, MirrorError, NoProcess, UpdatesLost, brief
 from pybeethoven.etf import Atom, Pid, Reference, Term
-from pybeethoven.mnesia import WRITE, Change, Mirror
-from pybeethoven.otp import From, GenServer, Process
+from pybeethoven.mnesia import WRITE, Row
+from pybeethoven.net.network import split_name
+from pybeethoven.otp import NO_REPLY, ChildSpec, From, GenServer, Process
 from pybeethoven.otp.gen_server import GEN_CAST
-from pybeethoven.otp.node import Target
-from pybeethoven.otp.process import NOPROC
+from pybeethoven.otp.process import NOPROC, NORMAL, SHUTDOWN
 
 logger = logging.getLogger(__name__)
 
-NAME: Final = Atom("Elixir.Beethoven.CoreServer")
-STANDALONE: Final = Atom("standalone")
-CLUSTERED: Final = Atom("clustered")
+NAME: Final = CORE_SERVER
 ALERT_ME: Final = Atom("alert_me")
 NODE_UPDATE: Final = Atom("node_update")
 GET_MODE: Final = Atom("get_mode")
@@ -49,28 +52,32 @@ MAX_UNREAD: Final = 10_000
 REJOIN_INTERVAL: Final = 1.0
 """Seconds between two requests to a peer to call this node online again."""
 
+ADD_NODE_ROUNDS: Final = 3
+ADD_NODE_PAUSE: Final = 0.1
+"""Every peer is asked so many times to add a node, with so many seconds between two rounds: 0.3.9's
+CoreServer crashes now and then, and is back in some milliseconds."""
+
 _ALERTS: Final = ((ONLINE, None), (ONLINE, OFFLINE), (OFFLINE, ONLINE))
 
 
-def mnesia_notify(change: Change, own_node: str) -> tuple[Atom, Atom] | None:
+def mnesia_notify(event: TrackerEvent, own_node: str) -> tuple[Atom, Atom] | None:
     """The alert that a change of the tracker gives: (node, status), or None.
 
     A status that is not new, a delete and the own node give none. Source: `mnesia_notify/1`.
     """
-    if change.operation == WRITE and change.row[1] != own_node:
-        _, node, status, _ = change.row
-        old_status = change.old_rows[0][2] if change.old_rows else None
-        if (status, old_status) in _ALERTS:
-            return node, status
+    if event.operation == WRITE and event.row is not None and event.row.node != own_node:
+        old_status = event.old_rows[0].status if event.old_rows else None
+        if (event.row.status, old_status) in _ALERTS:
+            return event.row.node, event.row.status
     return None
 
 
 class Updates:
     """The node updates from the moment it was made, for code that is not a process.
 
-    `async for update in core_server.updates()` waits for each. It ends when the CoreServer does,
-    and raises `UpdatesLost` behind the last of `MAX_UNREAD` that were not read. A cancelled wait
-    loses nothing.
+    `async for update in core_server.updates()` waits for each. It ends when the node leaves, and
+    raises `UpdatesLost` behind the last of `MAX_UNREAD` that were not read. A cancelled wait loses
+    nothing.
     """
 
     def __init__(self, known: Iterable[TrackerRow] = ()) -> None:
@@ -100,27 +107,47 @@ class Updates:
         raise StopAsyncIteration
 
 
-class CoreServer(GenServer):
+class CoreServer(DistrServer, subscribe=True):
     """The CoreServer of a node, with the tracker in `mirror.table`.
 
-    `via`: the node of the beacon through which this one joined, or None: standalone.
+    `mode`: `clustered`, when the node was let in by the beacon of the node `via`, or `standalone`.
+    It may be run again when it has ended, as a supervisor does: its followers and those who read
+    `updates()` are still alerted then, of what has changed in between, too.
     """
 
-    def __init__(self, via: str | None) -> None:
+    def __init__(self, mode: ServerStatus = STANDALONE, *, via: str | None = None) -> None:
+        super().__init__(mode)
         self._via = via
-        self._mode = STANDALONE if via is None else CLUSTERED
-        self._followers: dict[Reference, Target] = {}
+        self._mode = mode
+        self._followers: dict[Pid | tuple[Atom, Atom], Reference] = {}
         self._updates: WeakSet[Updates] = WeakSet()
+        self._ended = False
+        self._supervised = False
         self._rejoining: Process | None = None
-        self.mirror = Mirror(
-            CORE_TRACKER,
-            peers=self._sources,
-            on_change=self.deliver,
-            on_detached=lambda: self.deliver(MIRROR_DETACHED),
-            order=last_change,
-        )
 
     # For everybody
+
+    @classmethod
+    async def start_link(
+        cls, init_arg: ServerStatus = STANDALONE, *, name: str | None = NAME, node: Any = None
+    ) -> Self:
+        """Run one as the CoreServer of a node; see `DistrServer.start_link`."""
+        return await super().start_link(init_arg, name=name, node=node)
+
+    @classmethod
+    def child_spec(
+        cls,
+        init_arg: ServerStatus = STANDALONE,
+        *,
+        name: str | None = NAME,
+    ) -> ChildSpec:
+        """How a supervisor runs one as the CoreServer of a node."""
+        return cls(init_arg).as_child(name)
+
+    def as_child(self, name: str | None = NAME) -> ChildSpec:
+        """How a supervisor runs this server: the same object each time, so nothing is forgotten."""
+        self._supervised = True
+        return ChildSpec(id=NAME, start=lambda: self, name=name)
 
     async def alert_me(self, follower: Process | Pid | str | tuple[str, str]) -> None:
         """Have `(node_update, (node, status))` cast to `follower` whenever another node comes or
@@ -128,39 +155,94 @@ class CoreServer(GenServer):
 
         `follower`: a process, a pid, a name on this node or (name, node). Registering twice alerts
         once; a follower that ends is forgotten. What happens after this returns is not missed.
-        Raises `ConfigError` for what is none of these.
+        Raises `ConfigError` for what is none of these, `NoProcess` when the CoreServer has ended.
         """
-        self.node.cast(self, (ALERT_ME, self.node.watchable(follower)))
+        if self._ended:
+            raise NoProcess(NOPROC)
+        self._follow(self.node.watchable(follower))
 
-    async def get_mode(self) -> Atom:
+    async def get_mode(self) -> ServerStatus:
         """`clustered` or `standalone`: whether a node of the tracker is connected.
 
         Raises `NoProcess` when the CoreServer has ended.
         """
-        mode: Atom = await self.node.call(self, GET_MODE)
+        mode: ServerStatus = await self.node.call(self, GET_MODE)
         return mode
 
+    async def new_node(self, name: str) -> None:
+        """Have a BEAM peer's CoreServer track the node as online and merge it into Mnesia.
+
+        Its row is in our mirror then. Raises `ConfigError` for what is no node name, `MirrorError`
+        when no BEAM peer is connected; nothing is changed then. If every peer fails, what the last
+        of them did: `CallTimeout`, `ProcessExit`, `NoConnection`.
+        """
+        split_name(name)
+        await self._add_node(Atom(name))
+
+    async def add_node_to_mnesia(self, name: str) -> None:
+        """Have the peers' Mnesia connect to the node, as `mnesia:change_config/2` does.
+
+        Raises `ConfigError` for what is no node name, `MirrorError` when no BEAM peer is connected.
+        """
+        split_name(name)
+        args = [Atom("extra_db_nodes"), [Atom(name)]]
+        await self.node.rpc(self._source(name), "mnesia", "change_config", args)
+
+    async def fetch(self, key: Term) -> list[TrackerRow]:
+        """The node `key` of the tracker, in a list, which is empty if it was never there."""
+        return tracker_rows(await super().fetch(key))
+
     async def fetch_all(self) -> list[TrackerRow]:
-        """Every node of the tracker, this one too, online or not."""
+        """Every node of the tracker, this one too, online or not, in the order of their names."""
         return self._rows()
+
+    async def table_exists(self) -> bool:
+        """Whether the cluster's Mnesia has the tracker; standalone, ours is the tracker."""
+        return not self.peers() or await super().table_exists()
 
     def updates(self) -> Updates:
         """What differs from now on from what `fetch_all` gives now, to be read with `async for`."""
         updates = Updates(self._rows())
         self._updates.add(updates)
-        if self.node.process(self.pid) is None:
+        if self._ended:
             updates.put(None)
         return updates
 
+    def end_updates(self) -> None:
+        """Let every `updates()` end: nothing comes any more."""
+        self._ended = True
+        for updates in self._updates:
+            updates.put(None)
+
     # For the node
+
+    def config(self) -> DistrConfig:
+        """The tracker."""
+        return DistrConfig(CORE_TRACKER, ("node", "status", "last_change"), (), "ordered_set")
+
+    def order(self, row: Row) -> datetime:
+        """Rows that have changed are told in the order in which they did."""
+        return last_change(row)
+
+    def peers(self) -> list[str]:
+        """The online nodes, those connected first; before the tracker is known, the beacon's."""
+        if not self._rows() and self._via is not None:
+            return [self._via]
+        rank = dict.fromkeys(self.node.nodes(), 1) | {self.mirror.source: 0}
+        return sorted(self._others_online(), key=lambda node: rank.get(node, 2))
 
     async def init(self) -> None:
         """Mirror the tracker and connect to each node that it calls online.
 
         Raises `MirrorError` when the node of the beacon does not offer the tracker.
         """
+        self._ended = False
         self.node.monitor_nodes(self)
-        self.link(await self.node.start(self.mirror))
+        await super().init()
+
+    async def entry_point(self, init_arg: Term) -> None:
+        """Alert those who followed an earlier run of this server; connect to the online nodes."""
+        self._followers = {follower: self.monitor(follower) for follower in self._followers}
         if self.mirror.source is None:
             self.mirror.write_local(record(self.node.name, ONLINE, datetime.now(UTC)))
         for row in self._rows():
@@ -173,10 +255,15 @@ class CoreServer(GenServer):
                 message = (GEN_CAST, (ALERT_ME, (Atom(name), sender.node)))
         super().deliver(message, sender)
 
-    async def handle_call(self, request: Term, from_: From) -> Term:
-        """Answer `get_mode`; `{error, notsup}` to anything else, so that no caller can end us."""
-        if request == GET_MODE:
-            return self._mode
+    async def handle_call(self, request: Term, from_: From) -> Any:
+        """Answer `get_mode` and `{add_node, node}`; `{error, notsup}` to anything else, so that no
+        caller can end us."""
+        match request:
+            case "get_mode":
+                return self._mode
+            case ("add_node", Atom() as name):
+                self.node.spawn(self._answer_add_node, from_, name)
+                return NO_REPLY
         logger.warning("CoreServer got an unknown call from %s", from_[0].node)
         return (Atom("error"), Atom("notsup"))
 
@@ -184,51 +271,55 @@ class CoreServer(GenServer):
         """Take `{alert_me, follower}`."""
         match message:
             case ("alert_me", (Pid() | (Atom(), Atom())) as follower):
-                if follower not in self._followers.values():
-                    self._followers[self.monitor(follower)] = follower
+                self._follow(follower)
             case _:
                 logger.warning("CoreServer got an unknown cast")
 
     async def handle_info(self, message: Term) -> None:
-        """Take what the mirror, the node monitor and the followers' monitors send."""
+        """Take the tracker's events, and what the node monitor and the followers' monitors send."""
         match message:
-            case Change():
-                self._process_change(message)
-            case ("DOWN", Reference() as reference, _, follower, reason):
-                if self._followers.pop(reference, None) is not None and reason == NOPROC:
-                    logger.warning("the follower %s is not there", brief(follower))
+            case ("mnesia_table_event", _):
+                if (event := TrackerEvent.parse(message)) is not None:
+                    self._process_event(event)
+            case ("DOWN", Reference() as reference, _, _, reason):
+                self._forget(reference, reason)
             case ("nodedown", _) | "mirror_detached":
                 self._mark_lost_nodes()
 
     async def terminate(self, reason: Term) -> None:
-        """End every `updates()`."""
-        for updates in self._updates:
-            updates.put(None)
+        """End every `updates()`, unless a supervisor is to run us again."""
+        if not self._supervised or reason in (NORMAL, SHUTDOWN):
+            self.end_updates()
+
+    def format_state(self) -> Term:
+        """What `:sys.get_state` shows, as an Elixir CoreServer has it: `{mode, followers}`."""
+        return (self._mode, list(self._followers))
+
+    def detached(self) -> None:
+        """No BEAM peer is left."""
+        self.deliver(MIRROR_DETACHED)
+
+    async def _create_missing(self) -> bool:
+        """Never: it is the cluster's own nodes that have a tracker."""
+        return False
 
     def _rows(self) -> list[TrackerRow]:
-        return [tracker_row(row) for row in self.mirror.table.rows() if is_tracker_row(row)]
+        return tracker_rows(self.mirror.table.rows())
 
     def _others_online(self) -> list[Atom]:
         return [r.node for r in self._rows() if r.status == ONLINE and r.node != self.node.name]
 
-    def _sources(self) -> list[str]:
-        """The online nodes, those connected first; before the tracker is known, the beacon's."""
-        if not self._rows() and self._via is not None:
-            return [self._via]
-        connected = self.node.nodes()
-        return sorted(self._others_online(), key=lambda node: node not in connected)
-
-    def _process_change(self, change: Change) -> None:
-        if change.operation != WRITE or not is_tracker_row(change.row):
+    def _process_event(self, event: TrackerEvent) -> None:
+        if event.operation != WRITE or event.row is None:
             return
-        row = tracker_row(change.row)
-        self._process_row(row)
-        if mnesia_notify(change, self.node.name) is None:
+        self._process_row(event.row)
+        if mnesia_notify(event, self.node.name) is None:
             return
-        self._mode = CLUSTERED if row.status == ONLINE or self._connected() else STANDALONE
-        self._alert_followers(row.node, row.status)
+        connected = event.row.status == ONLINE or self._connected()
+        self._mode = CLUSTERED if connected else STANDALONE
+        self._alert_followers(event.row.node, event.row.status)
         for updates in self._updates:
-            updates.put(row)
+            updates.put(event.row)
 
     def _process_row(self, row: TrackerRow) -> None:
         if row.node == self.node.name:
@@ -242,7 +333,7 @@ class CoreServer(GenServer):
         while (source := self.mirror.source) is not None and self._is_offline():
             logger.info("asking %s to call this node online again", source)
             try:
-                await self.node.call((NAME, source), (ADD_NODE, self.node.name))
+                await self._add_node_at(Atom(source), self.node.name)
             except BeethovenError as error:
                 logger.warning("%s did not add this node again: %s", source, error)
             await asyncio.sleep(REJOIN_INTERVAL)
@@ -251,8 +342,58 @@ class CoreServer(GenServer):
     def _is_offline(self) -> bool:
         return any(r.node == self.node.name and r.status == OFFLINE for r in self._rows())
 
+    async def _answer_add_node(self, process: Process, from_: From, name: Atom) -> None:
+        answer: Term = Atom("ok")
+        try:
+            await self.new_node(name)
+        except BeethovenError as error:
+            logger.warning("%s was not added for %s: %s", brief(name), from_[0].node, error)
+            answer = (Atom("error"), str(error))
+        self.node.reply(from_, answer)
+
+    async def _add_node(self, name: Atom) -> None:
+        source = self._source(name)
+        running = [Atom("running_db_nodes")]
+        others = await self.node.rpc(source, "mnesia", "system_info", running)
+        peers = [source, *(node for node in others if node != source)]
+        for attempt, peer in enumerate(ADD_NODE_ROUNDS * peers, 1):
+            try:
+                await self._add_node_at(peer, name)
+                break
+            except BeethovenError as error:
+                logger.info("%s did not add %s: %s", peer, name, error)
+                if attempt == ADD_NODE_ROUNDS * len(peers):
+                    raise
+                if attempt % len(peers) == 0:
+                    await asyncio.sleep(ADD_NODE_PAUSE)
+        await self.mirror.catch_up()
+
+    async def _add_node_at(self, peer: Atom, name: Atom) -> None:
+        answer = await self.node.call((NAME, peer), (ADD_NODE, name))
+        if answer != "ok":
+            raise MirrorError(f"{peer} did not add {name}: it answered {brief(answer)}")
+
+    def _source(self, name: str) -> str:
+        """The peer whose Mnesia is mirrored."""
+        if self.mirror.source is None:
+            raise MirrorError(f"{name} was not added: no BEAM peer is connected that could do it")
+        return self.mirror.source
+
+    def _follow(self, follower: Pid | tuple[Atom, Atom]) -> None:
+        if isinstance(follower, tuple) and follower[1] == self.node.name:
+            # Who registers by name and by pid is alerted once.
+            follower = self.node.whereis(follower[0]) or follower
+        if follower not in self._followers:
+            self._followers[follower] = self.monitor(follower)
+
+    def _forget(self, reference: Reference, reason: Term) -> None:
+        for follower in [f for f, r in self._followers.items() if r == reference]:
+            del self._followers[follower]
+            if reason == NOPROC:
+                logger.warning("the follower %s is not there", brief(follower))
+
     def _alert_followers(self, node: Atom, status: Atom) -> None:
-        for follower in self._followers.values():
+        for follower in self._followers:
             self.node.cast(follower, (NODE_UPDATE, (node, status)))
 
     def _connected(self) -> bool:
@@ -266,3 +407,33 @@ class CoreServer(GenServer):
             for node in self._others_online():
                 if node not in connected:
                     self.mirror.write_local(record(node, OFFLINE, datetime.now(UTC)))
+
+
+class Follower(GenServer):
+    """Base class of a GenServer that can ask to be alerted: what `use Beethoven.CoreServer` gives.
+
+    class Billing(Follower):
+        async def init(self):
+            await self.alert_me()
+
+        async def node_update(self, node, status):
+            ...
+    """
+
+    async def alert_me(self) -> None:
+        """Have the CoreServer of this node alert this process; see `CoreServer.alert_me`.
+
+        Raises `NoProcess` when the node has no CoreServer.
+        """
+        self.node.send(NAME, (GEN_CAST, (ALERT_ME, self.pid)))
+
+    async def node_update(self, node: Atom, status: NodeStatus) -> None:
+        """Called when another node has come or gone. Unless overridden, nothing is done."""
+
+    async def handle_cast(self, message: Term) -> None:
+        """Hand an alert to `node_update`; whoever overrides this calls it for the rest."""
+        match message:
+            case ("node_update", (Atom() as node, Atom() as status)):
+                await self.node_update(node, status)
+            case _:
+                await super().handle_cast(message)

@@ -5,16 +5,24 @@ Source: the types of the module Beethoven.CoreServer of Beethoven 0.3.9.
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from typing import Final
+from typing import Final, Self, TypeAlias
 
 from pybeethoven.etf import Atom, Term
 from pybeethoven.mnesia import Row
 
+NodeStatus: TypeAlias = Atom
+"""`online` or `offline`."""
+ServerStatus: TypeAlias = Atom
+"""`standalone` or `clustered`."""
+
 CORE_TRACKER: Final = Atom("Elixir.CoreTracker")
-ONLINE: Final = Atom("online")
-OFFLINE: Final = Atom("offline")
+ONLINE: Final[NodeStatus] = Atom("online")
+OFFLINE: Final[NodeStatus] = Atom("offline")
+STANDALONE: Final[ServerStatus] = Atom("standalone")
+CLUSTERED: Final[ServerStatus] = Atom("clustered")
 
 _EPOCH: Final = datetime.min.replace(tzinfo=UTC)
 
@@ -25,22 +33,48 @@ class TrackerRow:
     time by the clock of the BEAM peer that wrote it."""
 
     node: Atom
-    status: Atom
+    status: NodeStatus
     last_change: datetime
+
+    def to_record(self) -> Row:
+        """The tuple that a BEAM has: `{CoreTracker, node, status, last_change}`."""
+        return record(self.node, self.status, self.last_change)
+
+
+@dataclass(frozen=True, slots=True)
+class TrackerEvent:
+    """A change of the tracker. `operation`: `write` or `delete`; `row`: the new one, None for a
+    delete; `activity`: the `{tid, _, _}` or `{dirty, pid}` that Mnesia did it in."""
+
+    operation: Atom
+    row: TrackerRow | None
+    old_rows: list[TrackerRow]
+    activity: Term
+
+    @classmethod
+    def parse(cls, message: Term) -> Self | None:
+        """What a detailed table event of the tracker says; None for any other message.
+
+        Rows that are not of the tracker's shape are left out.
+        """
+        match message:
+            case ("mnesia_table_event", (op, "Elixir.CoreTracker", tuple(row), list(old), by)):
+                return cls(op, next(iter(tracker_rows([row])), None), tracker_rows(old), by)
+        return None
 
 
 NodeUpdate = TrackerRow
 """A node that has come or gone: its row as it is now."""
 
 
-def is_tracker_row(row: Row) -> bool:
+def is_tracker_row(row: Term) -> bool:
     """Whether a row has the shape of the tracker's; anybody can write others into the table."""
-    return len(row) == 4 and type(row[1]) is Atom and type(row[2]) is Atom
+    return type(row) is tuple and len(row) == 4 and type(row[1]) is Atom and type(row[2]) is Atom
 
 
-def tracker_row(row: Row) -> TrackerRow:
-    """A row of the mirrored table with names. It must be one."""
-    return TrackerRow(row[1], row[2], to_datetime(row[3]))
+def tracker_rows(rows: Iterable[Row]) -> list[TrackerRow]:
+    """Those of the rows that are the tracker's, with names."""
+    return [TrackerRow(r[1], r[2], to_datetime(r[3])) for r in rows if is_tracker_row(r)]
 
 
 def record(node: str, status: Atom, last_change: datetime) -> Row:

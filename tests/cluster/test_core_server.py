@@ -7,31 +7,37 @@ from datetime import UTC, datetime
 
 import pytest
 
-from pybeethoven import Atom, NodeUpdate, Term, Updates
+from pybeethoven import Atom, NodeUpdate, Term, TrackerEvent, Updates
 from pybeethoven.cluster.core_server import MAX_UNREAD, mnesia_notify
 from pybeethoven.cluster.tracker import CORE_TRACKER, OFFLINE, ONLINE
 from pybeethoven.errors import UpdatesLost
-from pybeethoven.mnesia import WRITE, Change
+from pybeethoven.mnesia import EVENT
 from tests.helpers import soon
 
 PEER, OWN = Atom("a@127.0.0.1"), Atom("py@127.0.0.1")
 NOW = datetime.now(UTC)
 
 
-def write(status: Atom, old_status: Atom | None, node: Atom = PEER) -> Change:
-    """The change that a write of a row is."""
-    old = [] if old_status is None else [(CORE_TRACKER, node, old_status, None)]
-    return Change(WRITE, (CORE_TRACKER, node, status, None), old)
+def event(operation: str, row: Term, old_status: Atom | None) -> TrackerEvent:
+    """What a table event of the tracker says."""
+    old = [] if old_status is None else [(CORE_TRACKER, row[1], old_status, None)]
+    parsed = TrackerEvent.parse((EVENT, (Atom(operation), CORE_TRACKER, row, old, None)))
+    assert parsed is not None
+    return parsed
 
 
-def delete(old_status: Atom | None, node: Atom = PEER) -> Change:
-    """The change that a delete is."""
-    old = [] if old_status is None else [(CORE_TRACKER, node, old_status, None)]
-    return Change(Atom("delete"), (CORE_TRACKER, node), old)
+def write(status: Atom, old_status: Atom | None, node: Atom = PEER) -> TrackerEvent:
+    """The event of a write."""
+    return event("write", (CORE_TRACKER, node, status, None), old_status)
+
+
+def delete(old_status: Atom | None, node: Atom = PEER) -> TrackerEvent:
+    """The event of a delete."""
+    return event("delete", (CORE_TRACKER, node), old_status)
 
 
 @pytest.mark.parametrize(
-    ("change", "status"),
+    ("event", "status"),
     [
         (write(ONLINE, None), ONLINE),
         (write(ONLINE, OFFLINE), ONLINE),
@@ -47,9 +53,9 @@ def delete(old_status: Atom | None, node: Atom = PEER) -> Change:
     ],
     ids=repr,
 )
-def test_mnesia_notify(change: Change, status: Atom | None) -> None:
+def test_mnesia_notify(event: TrackerEvent, status: Atom | None) -> None:
     """PROTOCOL section 5, line by line."""
-    assert mnesia_notify(change, OWN) == (None if status is None else (PEER, status))
+    assert mnesia_notify(event, OWN) == (None if status is None else (PEER, status))
 
 
 @pytest.mark.parametrize("status", [ONLINE, OFFLINE])

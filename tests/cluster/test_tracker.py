@@ -16,7 +16,7 @@ from pybeethoven.cluster.tracker import (
     last_change,
     record,
     to_datetime,
-    tracker_row,
+    tracker_rows,
 )
 from pybeethoven.etf import decode, encode
 
@@ -103,5 +103,7 @@ def test_rows() -> None:
     """A record has the table's name in front, and its columns by name when read."""
     row = record("a@127.0.0.1", ONLINE, NOW)
     assert row == (CORE_TRACKER, Atom("a@127.0.0.1"), Atom("online"), ELIXIR_NOW)
-    assert tracker_row(row) == TrackerRow(Atom("a@127.0.0.1"), ONLINE, NOW)
+    strange: list[Term] = [row, (1, 2), 3]
+    assert tracker_rows(strange) == [TrackerRow(Atom("a@127.0.0.1"), ONLINE, NOW)]
+    assert tracker_rows([row])[0].to_record() == row
     assert last_change(row) == NOW

@@ -349,16 +349,6 @@ async def test_leave_by_a_process_of_the_node(cluster: Peers, member: Member) ->
         await cluster.await_tracker(a, {PY: ONLINE})
 
 
-async def test_mirror_is_killed(cluster: Peers, member: Member) -> None:
-    """The CoreServer does not outlive its mirror: those who wait for updates see the end."""
-    await cluster.start(A)
-    async with member() as py:
-        updates = py.core_server.updates()
-        py.node.exit(py.core_server.mirror, Atom("kill"))
-        with pytest.raises(StopAsyncIteration):
-            await soon(anext(updates))
-
-
 async def test_cancelled_join_leaves_nothing(cluster: Peers, member: Member) -> None:
     """A join that is cancelled at any point frees the name and the sockets."""
     await cluster.start(A)

@@ -1,0 +1,285 @@
+"""DistrServer: a GenServer whose state is a Mnesia table of the cluster.
+
+Source: the modules Beethoven.DistrServer and Beethoven.MnesiaTools of Beethoven 0.3.9.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, ClassVar, Final, Literal, Self
+
+from pybeethoven.cluster.tracker import CORE_TRACKER
+from pybeethoven.errors import BeethovenError, ConfigError, MirrorError, TableTimeout, brief
+from pybeethoven.etf import Atom, Term
+from pybeethoven.mnesia import (
+    DETAILED,
+    SIMPLE,
+    Change,
+    Context,
+    Delete,
+    DeleteObject,
+    Mirror,
+    Operation,
+    Row,
+    Table,
+    Write,
+)
+from pybeethoven.mnesia.events import table_event
+from pybeethoven.mnesia.table import TableType
+from pybeethoven.otp import ChildSpec, GenServer, Process
+from pybeethoven.otp.node import CALL_TIMEOUT
+from pybeethoven.otp.process import current_process
+
+logger = logging.getLogger(__name__)
+
+CORE_SERVER: Final = Atom("Elixir.Beethoven.CoreServer")
+"""The name of the process that knows the cluster's nodes."""
+
+
+@dataclass(frozen=True, slots=True)
+class DistrConfig:
+    """The table of a DistrServer.
+
+    `table_name`: as the BEAM has it; an Elixir alias starts with `Elixir.`. `columns`: their names,
+    the key first. `indexes`: columns but the first that Mnesia is to index. `data_type`: `set`,
+    `ordered_set` or `bag`. `copy_type`: where the table is made, on every Mnesia node of the
+    cluster (`multi`) or on one (`local`).
+    """
+
+    table_name: str
+    columns: Sequence[str]
+    indexes: Sequence[str] = ()
+    data_type: TableType = "set"
+    copy_type: Literal["multi", "local"] = "multi"
+
+    def options(self, nodes: Sequence[str]) -> list[Term]:
+        """The options of `mnesia:create_table/2` for a table with copies on `nodes`."""
+        return [
+            (Atom("attributes"), [Atom(column) for column in self.columns]),
+            (Atom("index"), [Atom(column) for column in self.indexes]),
+            (Atom("type"), Atom(self.data_type)),
+            (Atom("ram_copies"), [Atom(node) for node in nodes]),
+        ]
+
+
+class DistrServer(GenServer):
+    """Base class: override `config`, and of the others what is needed.
+
+    `class Kv(DistrServer, subscribe=True)` gets every change of the table in `handle_info`, as
+    `(mnesia_table_event, (operation, table, row, old_rows, activity))`.
+
+    The table is mirrored in this process; reading it asks nobody. If the cluster does not have it,
+    it is created on the cluster's Mnesia nodes, never on this one. All that changes it is done by
+    a peer, and is in the mirror when the call returns.
+    """
+
+    _subscribed: ClassVar[bool] = False
+
+    def __init_subclass__(cls, *, subscribe: bool | None = None, **kwargs: Any) -> None:
+        super().__init_subclass__(**kwargs)
+        if subscribe is not None:
+            cls._subscribed = subscribe
+
+    def __init__(self, init_arg: Term = None) -> None:
+        self.init_arg = init_arg
+        config = self.config()
+        self.mirror = Mirror(
+            Table(config.table_name, type=config.data_type),
+            peers=self.peers,
+            on_change=self._on_change,
+            on_detached=self.detached,
+            order=self.order,
+        )
+        self._telling = False
+
+    # To be overridden
+
+    def config(self) -> DistrConfig:
+        """The table. Source: the callback `config/0`."""
+        raise NotImplementedError(f"{type(self).__name__} must override config()")
+
+    async def create_action(self, config: DistrConfig) -> None:
+        """Called once in the cluster, by the server that has created the table."""
+
+    async def entry_point(self, init_arg: Term) -> None:
+        """What `init` is for other GenServers: called when the table is there."""
+
+    def peers(self) -> list[str]:
+        """The nodes that may have the table: those of the cluster, as CoreServer knows them, or, on
+        a node without one, those that are connected."""
+        core = self.node.process(CORE_SERVER)
+        return core.peers() if isinstance(core, DistrServer) else list(self.node.nodes())
+
+    def order(self, row: Row) -> Any:
+        """A sort key of rows: the order in which changes are told that were missed."""
+        return 0
+
+    def detached(self) -> None:
+        """Called when no peer has the table any more. Its rows stay. Must not block."""
+
+    # For everybody
+
+    @classmethod
+    async def start_link(
+        cls, init_arg: Term = None, *, name: str | None = None, node: Any = None
+    ) -> Self:
+        """Run one, registered as `name` if one is given, and link it to the process that calls.
+
+        `node`: the `Node` to run it on, by default that of the process that calls. Raises what
+        `Node.start` does, and `ConfigError` outside of a process when there is no `node`.
+        """
+        process = current_process.get()
+        if node is None and process is None:
+            raise ConfigError("start_link was not called by a process; give it a node")
+        server = cls(init_arg)
+        await (node or process.node).start(server, name, link=process is not None)  # type: ignore[union-attr]
+        return server
+
+    @classmethod
+    def child_spec(cls, init_arg: Term = None, *, name: str | None = None) -> ChildSpec:
+        """How a supervisor runs one, registered as `name` if one is given."""
+        server = cls(init_arg)
+        return ChildSpec(id=name or cls.__name__, start=lambda: server, name=name)
+
+    def get_table_name(self) -> Atom:
+        """The table's name."""
+        return self.mirror.table.name
+
+    async def fetch(self, key: Term) -> list[Any]:
+        """The rows with that key, from the mirror."""
+        return self.mirror.table.read(key)
+
+    async def fetch_all(self) -> list[Any]:
+        """All rows, from the mirror; of an ordered_set in the order of their keys."""
+        return self.mirror.table.rows()
+
+    async def dirty_select(self, match_spec: Term) -> list[Term]:
+        """What a match specification selects in the mirror, as `mnesia:dirty_select/2` gives it.
+
+        Raises `MatchSpecError` for one that ETS would refuse.
+        """
+        context = Context(self.node.name, self.node.caller().pid)
+        return self.mirror.table.select(match_spec, context)
+
+    async def subscribe(self, kind: str = SIMPLE, process: Process | None = None) -> None:
+        """Send each change from now on to `process`, by default the one that calls, as Mnesia does.
+
+        `kind` `simple`: `(mnesia_table_event, (write, row, activity))`, `(delete, (table, key),
+        activity)` or `(delete_object, row, activity)`. `detailed`: `(mnesia_table_event,
+        (operation, table, row or (table, key), old_rows, activity))`. Raises `ConfigError` for
+        another kind, or outside of a process when none is given.
+        """
+        if kind not in (SIMPLE, DETAILED):
+            raise ConfigError(f"{kind!r} is no kind of table events; give 'simple' or 'detailed'")
+        process = process or current_process.get()
+        if process is None:
+            raise ConfigError("subscribe was not called by a process; give it one")
+        self.mirror.subscribe(process, Atom(kind))
+
+    async def table_exists(self) -> bool:
+        """Whether the cluster's Mnesia has the table, as a peer says; False without a peer."""
+        for peer in self.peers():
+            try:
+                return self.get_table_name() in await self._tables(peer)
+            except BeethovenError as error:
+                logger.info("%s did not tell its tables: %s", peer, error)
+        return False
+
+    async def until_exists(self, interval: float = 0.015, timeout: float = 1.0) -> None:
+        """Wait until the table exists, asking each `interval` seconds.
+
+        Raises `TableTimeout` after `timeout` seconds.
+        """
+        try:
+            async with asyncio.timeout(timeout):
+                while not await self.table_exists():
+                    await asyncio.sleep(interval)
+        except TimeoutError as error:
+            raise TableTimeout(
+                f"the table {self.get_table_name()} was not there within {timeout:g} seconds"
+            ) from error
+
+    async def transaction(
+        self, *operations: Operation, timeout: float | None = CALL_TIMEOUT
+    ) -> None:
+        """Change the table, by all of `operations` or none; see `Mirror.transaction`."""
+        await self.mirror.transaction(*operations, timeout=timeout)
+
+    async def dirty_write(self, row: Row, timeout: float | None = CALL_TIMEOUT) -> None:
+        """Put a row in, without a transaction; see `Mirror.dirty`."""
+        await self.mirror.dirty(Write(row), timeout)
+
+    async def dirty_delete(self, key: Term, timeout: float | None = CALL_TIMEOUT) -> None:
+        """Take every row with that key out, without a transaction; see `Mirror.dirty`."""
+        await self.mirror.dirty(Delete(key), timeout)
+
+    async def dirty_delete_object(self, row: Row, timeout: float | None = CALL_TIMEOUT) -> None:
+        """Take this one row out, without a transaction; see `Mirror.dirty`."""
+        await self.mirror.dirty(DeleteObject(row), timeout)
+
+    async def dirty_update_counter(
+        self, key: Term, increment: int, timeout: float | None = CALL_TIMEOUT
+    ) -> int:
+        """Add to a counter and give the sum; see `Mirror.dirty_update_counter`."""
+        return await self.mirror.dirty_update_counter(key, increment, timeout)
+
+    # For the node
+
+    async def init(self) -> None:
+        """Create the table if it is missing, mirror it, and call `entry_point`.
+
+        Raises `MirrorError` when no peer can create or offer it, unless it was mirrored before.
+        """
+        created = await self._create_missing()
+        self._telling = not created
+        await self.node.start(self.mirror, link=True)
+        if created:
+            await self.create_action(self.config())
+            self._telling = True
+        await self.entry_point(self.init_arg)
+
+    def _on_change(self, change: Change) -> None:
+        if self._subscribed and self._telling:
+            self.deliver(table_event(change, self.get_table_name(), True, self.pid))
+
+    async def _tables(self, peer: str) -> list[Atom]:
+        tables: list[Atom]
+        tables = await self.node.rpc(peer, "mnesia", "system_info", [Atom("tables")])
+        return tables
+
+    async def _create_missing(self) -> bool:
+        """Whether we have created the table. Then, or if it was there, a peer has loaded it."""
+        for peer in self.peers():
+            try:
+                tables = await self._tables(peer)
+            except BeethovenError as error:
+                logger.info("%s did not tell its tables: %s", peer, error)
+                continue
+            # A table made on a node whose Mnesia is not the cluster's yet would keep it out.
+            if CORE_TRACKER in tables or self.node.process(CORE_SERVER) is None:
+                created = self.get_table_name() not in tables and await self._create(peer)
+                loaded = [[self.get_table_name()], int(CALL_TIMEOUT * 1000)]
+                await self.node.rpc(peer, "mnesia", "wait_for_tables", loaded, None)
+                return created
+        if self.mirror.known:
+            return False
+        raise MirrorError(f"no peer is connected to have the table {self.get_table_name()}")
+
+    async def _create(self, peer: str) -> bool:
+        config = self.config()
+        nodes = [peer]
+        if config.copy_type == "multi":
+            nodes = await self.node.rpc(peer, "mnesia", "system_info", [Atom("running_db_nodes")])
+        create = [self.get_table_name(), config.options(nodes)]
+        match await self.node.rpc(peer, "mnesia", "create_table", create):
+            case ("atomic", "ok"):
+                return True
+            case ("aborted", ("already_exists", _)):
+                return False
+            case answer:
+                raise MirrorError(
+                    f"{peer} could not create the table {self.get_table_name()}: {brief(answer)}"
+                )

@@ -1,0 +1,77 @@
+"""The processes of a member of a cluster, under one supervisor, and the tables that it reads.
+
+Source: the module Beethoven.Substrate of Beethoven 0.3.9.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Final
+
+from pybeethoven.cluster.core_server import CoreServer
+from pybeethoven.cluster.tracker import CLUSTERED, STANDALONE
+from pybeethoven.etf import Atom, Term
+from pybeethoven.etf.order import order_key
+from pybeethoven.mnesia import Mirror, Row, Table
+from pybeethoven.otp import ChildSpec, Supervisor
+
+NAME: Final = Atom("Elixir.Beethoven.Substrate")
+ROLE_TRACKER: Final = Atom("Elixir.RoleTracker")
+ALLOC_TRACKER: Final = Atom("Elixir.AllocTracker")
+
+
+@dataclass(frozen=True, slots=True)
+class Role:
+    """A role of the cluster: `count` instances are wanted, `assigned` of them have a node."""
+
+    role: Term
+    count: int
+    assigned: int
+    nodes: list[Atom]
+
+
+def role_of(row: Row) -> Role:
+    """A row of RoleTracker, `{RoleTracker, role, count, assigned, workers, last_change}`."""
+    return Role(*row[1:5])
+
+
+def by_score(rows: list[Row]) -> list[Row]:
+    """Rows of AllocTracker, `{AllocTracker, node, score, last_change}`, the least busy first."""
+    return sorted(rows, key=lambda row: order_key(row[2]))
+
+
+class Substrate(Supervisor):
+    """Runs the CoreServer, and mirrors of the roles and of how busy the nodes are.
+
+    `via`: the node of the beacon through which this one joined, or None: standalone.
+    """
+
+    def __init__(self, via: str | None) -> None:
+        self._via = via
+        mode = STANDALONE if via is None else CLUSTERED
+        self.core_server = CoreServer(mode, via=via)
+        self.roles = self._mirror(Table(ROLE_TRACKER, type="ordered_set"))
+        self.allocations = self._mirror(Table(ALLOC_TRACKER))
+        super().__init__(
+            [
+                self.core_server.as_child(),
+                ChildSpec(ROLE_TRACKER, lambda: self.roles),
+                ChildSpec(ALLOC_TRACKER, lambda: self.allocations),
+            ]
+        )
+
+    def ready(self) -> bool:
+        """Whether the CoreServer runs, and, unless standalone, the cluster's tables are here."""
+        core = self.core_server
+        if core.node.process(core.pid) is None or not core.started.done():
+            return False
+        mirrors = (core.mirror, self.roles, self.allocations)
+        return self._via is None or all(mirror.source is not None for mirror in mirrors)
+
+    async def terminate(self, reason: Term) -> None:
+        """End the children, and with them every `updates()`."""
+        await super().terminate(reason)
+        self.core_server.end_updates()
+
+    def _mirror(self, table: Table) -> Mirror:
+        return Mirror(table, peers=self.core_server.peers, required=False)
