@@ -1,0 +1,1 @@
+"""Measurements, each beside a BEAM's in the same run. They assert nothing."""
