@@ -79,6 +79,21 @@ async def test_node(cluster: Peers) -> None:
         assert await lines(process, 3) == ["True", "standalone", "[3, 2, 1]"]
 
 
+async def test_shared_table(cluster: Peers) -> None:
+    """The Elixir and the Python service of the example share a table, and hear of each write."""
+    a = await cluster.start(A)
+    await a.eval(examples("elixir")[1])
+    await a.eval("{:ok, _} = KeyValue.start_link([])")
+    async with running(cluster, "-c", examples("python")[2]) as process:
+        own = "[(Atom('Elixir.KeyValueTable'), b'python', 1)]"
+        assert sorted(await lines(process, 2)) == [own, "event: write (b'python', 1)"]
+        await a.eval('KeyValue.put("elixir", 10)')
+        other = ["event: write (b'elixir', 10)", "over 9: [b'elixir']"]
+        assert sorted(await lines(process, 2)) == other
+    keys = "for {KeyValueTable, key, _} <- :sys.get_state(KeyValue), do: key"
+    assert await a.eval(keys) == [b"elixir", b"python"]
+
+
 async def test_command(cluster: Peers, tmp_path: Path) -> None:
     """The command prints what it shows."""
     cookie = tmp_path / "cookie"
