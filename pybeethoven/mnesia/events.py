@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from typing import Any, Final
 
+from pybeethoven.errors import MatchSpecError
 from pybeethoven.etf import Atom, Pid, Term
 from pybeethoven.mnesia.table import Row, Table
 
@@ -47,7 +48,7 @@ def apply_event(table: Table, event: Term) -> list[Change]:
             elif operation == DELETE and not rest:
                 table.delete(key)
             elif operation == DELETE:
-                old_rows = table.delete_object(row)
+                old_rows = _delete_object(table, row)
             else:
                 return []
             return [Change(operation, row, old_rows, by)]
@@ -90,6 +91,15 @@ def apply_snapshot(
             changes.append(Change(WRITE, row, table.read(row[1])))
             table.write(row)
     return changes
+
+
+def _delete_object(table: Table, row: Row) -> list[Row]:
+    """Mnesia takes the object for a pattern: a map in it stands for every map with these pairs."""
+    try:
+        rows = table.select([(row, [], [Atom("$_")])])
+    except MatchSpecError:
+        rows = [row]
+    return [gone for found in rows for gone in table.delete_object(found)]
 
 
 def _delete_key(table: Table, key: Term, activity: Term = None) -> list[Change]:

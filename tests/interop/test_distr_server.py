@@ -442,6 +442,28 @@ async def test_cleared(cluster: Peers, member: Member) -> None:
         assert await python_rows(kv) == await beam_rows(a) == [row(1, 1)]
 
 
+@pytest.mark.parametrize("data_type", TYPES)
+async def test_delete_object_with_maps(cluster: Peers, member: Member, data_type: str) -> None:
+    """Whatever Mnesia deletes along with an object that has maps is gone here, too."""
+    a = await cluster.start(A)
+    await a.eval(CREATE.replace("TYPE", data_type))
+    async with member() as py:
+        kv = Kv()
+        await py.start(kv)
+        for key, value in [
+            *(("1", value) for value in ("%{}", "%{a: 1}", "%{a: 1, b: 2}", "[%{a: 1}]", "2")),
+            *((key, "%{a: 1}") for key in ("%{}", "%{a: 1}", "{%{a: 1}}", "1.0")),
+        ]:
+            await a.eval(f":mnesia.dirty_write({{Kv, {key}, {value}}})")
+        for key, value in [
+            ("1", "%{b: 2}"), ("%{}", "%{}"), ("{%{}}", "%{}"), ("1", "[%{}]"), ("1.0", "%{}"),
+            ("1", "%{a: 1.0}"), ("1", "%{}"), ("1", "2"),
+        ]:  # fmt: skip
+            await a.eval(f":mnesia.dirty_delete_object({{Kv, {key}, {value}}})")
+            await kv.mirror.catch_up()
+            assert await python_rows(kv) == await beam_rows(a)
+
+
 async def test_restart(cluster: Peers, member: Member) -> None:
     """Run again by a supervisor, it has the table, and hears what changed in between."""
     a = await cluster.start(A)
