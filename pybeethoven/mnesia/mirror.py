@@ -2,8 +2,9 @@
 
 It subscribes to the table on one peer, its source, takes a snapshot, and applies the events, those
 that came before the snapshot too, in order on top of it. All that came until then is told as one
-difference. A monitor of the peer's `mnesia_subscr` tells of the end of the source; then another
-peer becomes it. (The subscription makes a link, too, but Mnesia undoes that before it stops.)
+difference. Then another peer becomes the source when the peer's `mnesia_subscr` ends, which is
+monitored, or when it unlinks itself from the subscriber: so it does when Mnesia stops, and when the
+table is deleted or has no copy on that peer any more.
 
 Each subscription has a process of its own, so that nothing of a source that was given up comes
 through, and the same peer can be asked again.
@@ -28,7 +29,7 @@ from pybeethoven.mnesia.operations import Call, Operation
 from pybeethoven.mnesia.table import Row, Table
 from pybeethoven.otp import GenServer, Process
 from pybeethoven.otp.node import CALL_TIMEOUT
-from pybeethoven.otp.process import DOWN, SHUTDOWN
+from pybeethoven.otp.process import SHUTDOWN
 
 RETRY_INTERVAL = 1.0
 """Seconds after which the peers are asked again when none of them was able to be the source."""
@@ -52,6 +53,7 @@ class _Word(Enum):
     """What the mirror tells itself; no term from outside equals it."""
 
     RETRY = "RETRY"
+    ENDED = "ENDED"
 
 
 class _Subscriber(Process):
@@ -67,6 +69,10 @@ class _Subscriber(Process):
             self._mirror.deliver(message, sender)
         else:
             self.early.append(message)
+
+    def unlinked(self, pid: Pid) -> None:
+        """The peer has ended the subscription."""
+        self._mirror.deliver((_Word.ENDED, self.pid))
 
     async def run(self) -> None:
         """Live until ended."""
@@ -194,7 +200,7 @@ class Mirror(GenServer):
 
     def deliver(self, message: Term, sender: Pid | None = None) -> None:
         """Take a message; from the end of the source on, writes wait for another."""
-        if type(message) is tuple and message[:2] == (DOWN, self._monitor):
+        if self._is_end(message):
             self._settled.clear()
         super().deliver(message, sender)
 
@@ -221,7 +227,7 @@ class Mirror(GenServer):
     async def handle_info(self, message: Term) -> None:
         """Apply an event, or change the source when it has ended."""
         match message:
-            case ("DOWN", reference, *_) if reference == self._monitor:
+            case _ if self._is_end(message):
                 logger.info("%s: the source %s ended", self.table.name, self.source)
                 await self._change_source()
             case ("DOWN", reference, *_):
@@ -233,6 +239,15 @@ class Mirror(GenServer):
             case _:
                 for change in apply_event(self.table, message):
                     self._tell(change)
+
+    def _is_end(self, message: Term) -> bool:
+        """Whether a message tells of the end of the subscription."""
+        match message:
+            case ("DOWN", reference, *_):
+                return reference == self._monitor
+            case (_Word.ENDED, pid):
+                return self._subscriber is not None and pid == self._subscriber.pid
+        return False
 
     async def terminate(self, reason: Term) -> None:
         """Let the peer drop the subscription."""
@@ -297,11 +312,12 @@ class Mirror(GenServer):
         answer = await self.node.rpc(peer, SUBSCRIBER, "subscribe", subscribe, ANSWER_TIME)
         if answer != (Atom("ok"), peer):
             raise MirrorError(f"{peer} refused the subscription: {brief(answer)}")
-        info = [self.table.name, Atom("type")]
-        kind = await self.node.rpc(peer, "mnesia", "table_info", info, ANSWER_TIME)
+        kind = await self._info(peer, "type")
         if kind != self.table.type:
             self.table = Table(self.table.name, type=kind)
         fresh = Table(self.table.name, await self._snapshot(peer), kind)
+        if await self._info(peer, "where_to_read") != peer:
+            raise MirrorError(f"{peer} has no copy any more")
         for event in subscriber.early or []:
             apply_event(fresh, event)
         subscriber.early = None
@@ -313,6 +329,10 @@ class Mirror(GenServer):
         for mark in self._marks:
             self._settle(mark, True)
         return apply_snapshot(self.table, fresh.rows(), self._order)
+
+    async def _info(self, peer: str, item: str) -> Term:
+        args = [self.table.name, Atom(item)]
+        return await self.node.rpc(peer, "mnesia", "table_info", args, ANSWER_TIME)
 
     async def _snapshot(self, peer: str) -> list[Row]:
         """All rows, read in a transaction.

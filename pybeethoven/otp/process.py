@@ -116,6 +116,10 @@ class Process:
             left = [m for m in self._mailbox if not (type(m) is tuple and m[:2] == (EXIT, pid))]
             self._mailbox = deque(left)
 
+    def unlinked(self, pid: Pid) -> None:
+        """Called when a process of another node that was linked to this one has unlinked itself.
+        Must not block."""
+
     def monitor(self, target: Target) -> Reference:
         """Get `(DOWN, reference, process, pid or (name, node), reason)` when `target` exits, or at
         once with `noproc` or `noconnection` if it is not there."""

@@ -100,8 +100,9 @@ class Signals:
 
     def _process_unlink(self, peer: str, received: Control, message: Term) -> None:
         _, sender, to = received
-        if (process := self._node.process(to)) is not None:
+        if (process := self._node.process(to)) is not None and sender in process.links:
             process.links.discard(sender)
+            process.unlinked(sender)
 
     def _process_unlink_id(self, peer: str, received: Control, message: Term) -> None:
         _, number, sender, to = received

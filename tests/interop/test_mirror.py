@@ -10,7 +10,7 @@ import pytest
 from erlang_interop.peers import Peers
 from pybeethoven import Atom, Node, Term
 from pybeethoven.errors import MirrorError
-from pybeethoven.mnesia import WRITE, Change, Mirror, Row, Table
+from pybeethoven.mnesia import WRITE, Change, Delete, Mirror, Row, Table, Write
 from pybeethoven.mnesia import mirror as mirror_module
 from pybeethoven.testing import BeamNode
 from tests.helpers import soon
@@ -187,6 +187,39 @@ async def test_source_ends(a: BeamNode, b: BeamNode, node: Node, end: str) -> No
     assert await follower.next() == Change(WRITE, row(Atom("more"), 12), [])
     assert len(follower.mirror.table) == 12
     assert not follower.detached.is_set()
+
+
+@pytest.mark.parametrize("again", [":ordered_set", ":set", ":bag"])
+async def test_table_is_deleted(a: BeamNode, node: Node, again: str) -> None:
+    """A table that is deleted has no source; one that is made anew is followed, whatever its
+    type."""
+    await a.eval("for n <- 1..3, do: :mnesia.dirty_write({:tab, n, n})")
+    follower = await Follower(node, [A]).start()
+    await a.eval("{:atomic, :ok} = :mnesia.delete_table(:tab)")
+    await soon(follower.detached.wait())
+    with pytest.raises(MirrorError, match="was not changed: no peer"):
+        await follower.mirror.dirty(Write(row(1, 1)))
+    assert len(follower.rows()) == 3
+    await a.eval(CREATE.replace("TYPE", again))
+    await soon(follower.mirror.attached.wait())
+    await follower.mirror.dirty(Write(row(7, 7)))
+    assert follower.rows() == set(await a.eval(ROWS)) == {row(7, 7)}
+
+
+async def test_source_drops_its_copy(a: BeamNode, b: BeamNode, node: Node) -> None:
+    """A peer that has no copy any more is not the source any more."""
+    follower = await Follower(node, [A, B]).start()
+    for _ in range(3):
+        await a.eval(f'{{:atomic, :ok}} = :mnesia.del_table_copy(:tab, :"{A}")')
+        await b.eval(":mnesia.dirty_write({:tab, 1, :after})")
+        await follower.until(lambda change: change.row == row(1, Atom("after")))
+        assert follower.mirror.source == B
+        await a.eval(":mnesia.add_table_copy(:tab, node(), :ram_copies)")
+        await b.eval(f'{{:atomic, :ok}} = :mnesia.del_table_copy(:tab, :"{B}")')
+        await follower.mirror.dirty(Delete(1))
+        assert follower.mirror.source == A
+        assert follower.rows() == set(await a.eval(ROWS)) == set()
+        await b.eval(":mnesia.add_table_copy(:tab, node(), :ram_copies)")
 
 
 async def test_differences(a: BeamNode, b: BeamNode, node: Node) -> None:
