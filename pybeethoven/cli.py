@@ -112,7 +112,6 @@ async def _report(beethoven: Beethoven, print_event: Print) -> None:
             print_event(joined)
         async for update in updates:
             print_event({"event": "node_update", **_fields(update)})
-        raise BeethovenError("the CoreServer of this node has ended; -v shows why")
 
 
 def _fields(row: TrackerRow) -> dict[str, str]:

@@ -90,18 +90,25 @@ class NoConnection(BeethovenError):
 
 
 class ProcessExit(BeethovenError):
-    """A process that was called, or linked to, ended. `reason` is its exit reason, a term."""
+    """A process that was called ended with `reason`, a term; `process` says which one, if known.
 
-    def __init__(self, reason: Any) -> None:
-        super().__init__(reason)
+    Raised by a process itself, with no `process`, it is how that process is to end.
+    """
+
+    def __init__(self, reason: Any, process: str | None = None) -> None:
+        super().__init__(reason, process)
         self.reason = reason
+        self.process = process
 
     def __str__(self) -> str:
-        return f"the process exited with reason {brief(self.reason)}"
+        return f"{self.process or 'the process'} exited with reason {brief(self.reason)}"
 
 
 class NoProcess(ProcessExit):
     """There is no such process: Erlang's `noproc`."""
+
+    def __str__(self) -> str:
+        return f"there is no process {self.process or 'any more'}"
 
 
 class SupervisorError(BeethovenError):

@@ -6,6 +6,7 @@ Source: the modules Beethoven, Beethoven.Locator and Beethoven.Substrate of Beet
 from __future__ import annotations
 
 import asyncio
+import logging
 import random
 from types import TracebackType
 from typing import Self
@@ -14,12 +15,14 @@ from pybeethoven.cluster.core_server import CoreServer
 from pybeethoven.cluster.locator import BACKOFF, Locator, check_port, hosts_of
 from pybeethoven.cluster.substrate import NAME, Role, Substrate, by_score, role_of
 from pybeethoven.cluster.tracker import ONLINE, ServerStatus, TrackerRow
-from pybeethoven.errors import MirrorError, NotReady
+from pybeethoven.errors import ConfigError, MirrorError, NotReady
 from pybeethoven.etf import Atom, Pid, Term
 from pybeethoven.etf.order import order_key
 from pybeethoven.mnesia import Mirror, Row
 from pybeethoven.net.network import NET_TICKTIME
 from pybeethoven.otp import GenServer, Node
+
+logger = logging.getLogger(__name__)
 
 READY_INTERVAL = 0.015
 """Seconds between two looks of `until_ready`."""
@@ -59,6 +62,7 @@ class Beethoven:
         self.via: str | None = None
         """The node whose beacon let us in; None: standalone."""
         self._substrate: Substrate | None = None
+        self._watcher: asyncio.Task[None] | None = None
 
     async def __aenter__(self) -> Self:
         await self.join()
@@ -92,18 +96,33 @@ class Beethoven:
         not this machine; `JoinError` if no beacon lets us in; `MirrorError` if the cluster has no
         tracker. On an error, or when cancelled, nothing stays behind.
         """
+        if self.node.running:
+            raise ConfigError(f"{self.node.name} has joined already; await leave() first")
         try:
             await self.node.start_node()
             self.via = await self._locator.seek()
             self._substrate = Substrate(self.via)
             await self.node.start(self._substrate, name=NAME)
+            self._watcher = asyncio.create_task(self._watch(self._substrate))
         except BaseException:
             await self.leave()
             raise
 
+    async def _watch(self, substrate: Substrate) -> None:
+        """A member whose CoreServer is given up is none: leave, so that the others see it."""
+        await substrate.wait_end()
+        if self.node.running:
+            logger.error("%s leaves the cluster: its CoreServer was given up", self.node.name)
+            await self.node.stop()
+
     async def leave(self) -> None:
-        """End all processes and disconnect; the peers see this node offline at once."""
+        """End all processes and disconnect; the peers see this node offline at once.
+
+        It may `join` again. When cancelled, leaving goes on.
+        """
         await self.node.stop()
+        if self._watcher is not None:
+            await asyncio.wait({self._watcher})
 
     async def start(self, server: GenServer, name: str | None = None) -> Pid:
         """Run a GenServer on this node, registered as `name` if one is given; see `Node.start`."""
@@ -114,7 +133,7 @@ class Beethoven:
     def ready(self) -> bool:
         """Whether this node is a full member: the CoreServer runs, the cluster's tables are here.
 
-        Standalone there are none to wait for. Source: `Beethoven.ready?/0`.
+        One that found no beacon has none to wait for. Source: `Beethoven.ready?/0`.
         """
         if self._substrate is None or self.node.process(NAME) is not self._substrate:
             return False
@@ -151,8 +170,9 @@ class Beethoven:
         return [role_of(row) for row in _rows_of(self.substrate.roles)]
 
     async def whois_hosting(self, role: Term) -> list[Atom]:
-        """The nodes that host a role; none if there is no such role. Errors as `get_roles`."""
-        key = order_key(role)
+        """The nodes that host a role, an atom (a `str` is taken for one); none if there is no such
+        role. Errors as `get_roles`."""
+        key = order_key(Atom(role) if isinstance(role, str) else role)
         return [n for r in await self.get_roles() if order_key(r.role) == key for n in r.nodes]
 
     async def allocation_list(self) -> list[Atom]:

@@ -29,9 +29,16 @@ from pybeethoven.cluster.tracker import (
     record,
     tracker_rows,
 )
-from pybeethoven.errors import BeethovenError, MirrorError, NoProcess, UpdatesLost, brief
+from pybeethoven.errors import (
+    BeethovenError,
+    ConfigError,
+    MirrorError,
+    NoProcess,
+    UpdatesLost,
+    brief,
+)
 from pybeethoven.etf import Atom, Pid, Reference, Term
-from pybeethoven.mnesia import WRITE, Row
+from pybeethoven.mnesia import WRITE, Row, Table
 from pybeethoven.net.network import split_name
 from pybeethoven.otp import NO_REPLY, ChildSpec, From, GenServer, Process
 from pybeethoven.otp.gen_server import GEN_CAST
@@ -75,36 +82,40 @@ def mnesia_notify(event: TrackerEvent, own_node: str) -> tuple[Atom, Atom] | Non
 class Updates:
     """The node updates from the moment it was made, for code that is not a process.
 
-    `async for update in core_server.updates()` waits for each. It ends when the node leaves, and
-    raises `UpdatesLost` behind the last of `MAX_UNREAD` that were not read. A cancelled wait loses
-    nothing.
+    `async for update in core_server.updates()` waits for each. It ends when the node leaves. It
+    raises `UpdatesLost` behind the last of `MAX_UNREAD` that were not read, and `NoProcess` when
+    the CoreServer has ended for good. A cancelled wait loses nothing.
     """
 
     def __init__(self, known: Iterable[TrackerRow] = ()) -> None:
-        self._queue: asyncio.Queue[NodeUpdate | None] = asyncio.Queue()
-        self._lost = False
+        self._queue: asyncio.Queue[NodeUpdate | Exception] = asyncio.Queue()
+        self._ended = False
         self._known = {row.node: row for row in known}
 
-    def put(self, update: NodeUpdate | None) -> None:
-        """Add an update unless it was known; None is the end (called by the CoreServer)."""
-        if self._lost or (update is not None and self._known.pop(update.node, None) == update):
+    def put(self, update: NodeUpdate) -> None:
+        """Add an update unless it was known (called by the CoreServer)."""
+        if self._ended or self._known.pop(update.node, None) == update:
             return
-        if self._queue.qsize() == MAX_UNREAD and update is not None:
-            self._lost = True
-            update = None
-        self._queue.put_nowait(update)
+        if self._queue.qsize() == MAX_UNREAD:
+            self.end(UpdatesLost(f"over {MAX_UNREAD} node updates were not read in time"))
+        else:
+            self._queue.put_nowait(update)
+
+    def end(self, error: BeethovenError | None = None) -> None:
+        """Let nothing come any more (called by the CoreServer); `error` is raised then."""
+        if not self._ended:
+            self._ended = True
+            self._queue.put_nowait(error or StopAsyncIteration())
 
     def __aiter__(self) -> Self:
         return self
 
     async def __anext__(self) -> NodeUpdate:
         update = await self._queue.get()
-        if update is not None:
+        if not isinstance(update, Exception):
             return update
-        self._queue.put_nowait(None)
-        if self._lost:
-            raise UpdatesLost(f"over {MAX_UNREAD} node updates were not read in time")
-        raise StopAsyncIteration
+        self._queue.put_nowait(update)
+        raise update
 
 
 class CoreServer(DistrServer, subscribe=True):
@@ -116,9 +127,11 @@ class CoreServer(DistrServer, subscribe=True):
     """
 
     def __init__(self, mode: ServerStatus = STANDALONE, *, via: str | None = None) -> None:
-        super().__init__(mode)
+        if mode not in (STANDALONE, CLUSTERED):
+            raise ConfigError(f"the mode is {mode!r}; give 'standalone' or 'clustered'")
+        super().__init__(Atom(mode))
         self._via = via
-        self._mode = mode
+        self._mode = Atom(mode)
         self._followers: dict[Pid | tuple[Atom, Atom], Reference] = {}
         self._updates: WeakSet[Updates] = WeakSet()
         self._ended = False
@@ -154,11 +167,12 @@ class CoreServer(DistrServer, subscribe=True):
         goes.
 
         `follower`: a process, a pid, a name on this node or (name, node). Registering twice alerts
-        once; a follower that ends is forgotten. What happens after this returns is not missed.
+        once. A follower that ends is forgotten, one that is known by name, too: the process that
+        takes its place asks again. What happens after this returns is not missed.
         Raises `ConfigError` for what is none of these, `NoProcess` when the CoreServer has ended.
         """
         if self._ended:
-            raise NoProcess(NOPROC)
+            raise NoProcess(NOPROC, NAME)
         self._follow(self.node.watchable(follower))
 
     async def get_mode(self) -> ServerStatus:
@@ -190,11 +204,17 @@ class CoreServer(DistrServer, subscribe=True):
 
     async def fetch(self, key: Term) -> list[TrackerRow]:
         """The node `key` of the tracker, in a list, which is empty if it was never there."""
-        return tracker_rows(await super().fetch(key))
+        return tracker_rows(await super().fetch(Atom(key) if isinstance(key, str) else key))
 
     async def fetch_all(self) -> list[TrackerRow]:
         """Every node of the tracker, this one too, online or not, in the order of their names."""
-        return self._rows()
+        return tracker_rows(self.table().rows())
+
+    def table(self) -> Table:
+        """The tracker. Raises `NoProcess` when the CoreServer has ended for good."""
+        if self._ended:
+            raise NoProcess(NOPROC, NAME)
+        return super().table()
 
     async def table_exists(self) -> bool:
         """Whether the cluster's Mnesia has the tracker; standalone, ours is the tracker."""
@@ -205,14 +225,18 @@ class CoreServer(DistrServer, subscribe=True):
         updates = Updates(self._rows())
         self._updates.add(updates)
         if self._ended:
-            updates.put(None)
+            updates.end(self._end_reason())
         return updates
 
     def end_updates(self) -> None:
         """Let every `updates()` end: nothing comes any more."""
         self._ended = True
         for updates in self._updates:
-            updates.put(None)
+            updates.end(self._end_reason())
+
+    def _end_reason(self) -> NoProcess | None:
+        """Nothing to tell when the node leaves; but while it runs, there should be a CoreServer."""
+        return NoProcess(NOPROC, NAME) if self.node.running else None
 
     # For the node
 

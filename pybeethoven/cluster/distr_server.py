@@ -9,7 +9,7 @@ import asyncio
 import logging
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, ClassVar, Final, Literal, Self
+from typing import Any, ClassVar, Final, Literal, Self, TypeAlias, get_args
 
 from pybeethoven.cluster.tracker import CORE_TRACKER
 from pybeethoven.errors import BeethovenError, ConfigError, MirrorError, TableTimeout, brief
@@ -35,6 +35,8 @@ from pybeethoven.otp.process import current_process
 
 logger = logging.getLogger(__name__)
 
+CopyType: TypeAlias = Literal["multi", "local"]
+
 CORE_SERVER: Final = Atom("Elixir.Beethoven.CoreServer")
 """The name of the process that knows the cluster's nodes."""
 
@@ -47,13 +49,29 @@ class DistrConfig:
     the key first. `indexes`: columns but the first that Mnesia is to index. `data_type`: `set`,
     `ordered_set` or `bag`. `copy_type`: where the table is made, on every Mnesia node of the
     cluster (`multi`) or on one (`local`).
+
+    Raises `ConfigError` for what can't be a table.
     """
 
     table_name: str
     columns: Sequence[str]
     indexes: Sequence[str] = ()
     data_type: TableType = "set"
-    copy_type: Literal["multi", "local"] = "multi"
+    copy_type: CopyType = "multi"
+
+    def __post_init__(self) -> None:
+        if not isinstance(self.table_name, str) or not self.table_name:
+            raise ConfigError(f"the table's name is {self.table_name!r}; give a str")
+        for what, names in (("columns", self.columns), ("indexes", self.indexes)):
+            if isinstance(names, str) or not all(isinstance(name, str) for name in names):
+                raise ConfigError(f"{what}={names!r}; give a tuple of names")
+        if len(set(self.columns)) != len(self.columns) or len(self.columns) < 2:
+            raise ConfigError(f"columns={self.columns!r}; give the key and at least one more")
+        if unknown := set(self.indexes) - set(self.columns[1:]):
+            raise ConfigError(f"indexes={self.indexes!r}: {unknown} is no column behind the key")
+        for what, kinds in (("data_type", TableType), ("copy_type", CopyType)):
+            if getattr(self, what) not in get_args(kinds):
+                raise ConfigError(f"{what}={getattr(self, what)!r}; use one of {get_args(kinds)}")
 
     def options(self, nodes: Sequence[str]) -> list[Term]:
         """The options of `mnesia:create_table/2` for a table with copies on `nodes`."""
@@ -98,7 +116,10 @@ class DistrServer(GenServer):
     # To be overridden
 
     def config(self) -> DistrConfig:
-        """The table. Source: the callback `config/0`."""
+        """The table; called by `__init__`, so what it needs must be there before.
+
+        Source: the callback `config/0`.
+        """
         raise NotImplementedError(f"{type(self).__name__} must override config()")
 
     async def create_action(self, config: DistrConfig) -> None:
@@ -149,20 +170,27 @@ class DistrServer(GenServer):
         return self.mirror.table.name
 
     async def fetch(self, key: Term) -> list[Any]:
-        """The rows with that key, from the mirror."""
-        return self.mirror.table.read(key)
+        """The rows with that key, from the mirror: tuples of the table's name, the key, and the
+        other columns. A `str` is a binary; for an atom give an `Atom`."""
+        return self.table().read(key)
 
     async def fetch_all(self) -> list[Any]:
         """All rows, from the mirror; of an ordered_set in the order of their keys."""
-        return self.mirror.table.rows()
+        return self.table().rows()
+
+    def table(self) -> Table:
+        """The mirrored table. Raises `MirrorError` when the server was never started."""
+        self.mirror.check_started()
+        return self.mirror.table
 
     async def dirty_select(self, match_spec: Term) -> list[Term]:
         """What a match specification selects in the mirror, as `mnesia:dirty_select/2` gives it.
 
-        Raises `MatchSpecError` for one that ETS would refuse.
+        Atoms and variables are `Atom`s; a plain `str` is a binary. Raises `MatchSpecError` for one
+        that ETS would refuse.
         """
-        context = Context(self.node.name, self.node.caller().pid)
-        return self.mirror.table.select(match_spec, context)
+        table = self.table()
+        return table.select(match_spec, Context(self.node.name, self.node.caller().pid))
 
     async def subscribe(self, kind: str = SIMPLE, process: Process | None = None) -> None:
         """Send each change from now on to `process`, by default the one that calls, as Mnesia does.
@@ -175,8 +203,8 @@ class DistrServer(GenServer):
         if kind not in (SIMPLE, DETAILED):
             raise ConfigError(f"{kind!r} is no kind of table events; give 'simple' or 'detailed'")
         process = process or current_process.get()
-        if process is None:
-            raise ConfigError("subscribe was not called by a process; give it one")
+        if not isinstance(process, Process):
+            raise ConfigError("subscribe was not called by a process; give it one, no pid or name")
         self.mirror.subscribe(process, Atom(kind))
 
     async def table_exists(self) -> bool:
@@ -205,25 +233,33 @@ class DistrServer(GenServer):
     async def transaction(
         self, *operations: Operation, timeout: float | None = CALL_TIMEOUT
     ) -> None:
-        """Change the table, by all of `operations` or none; see `Mirror.transaction`."""
+        """Have a peer change the table, by all of `operations` (`Write(row)`, `Delete(key)`,
+        `DeleteObject(row)`) in one transaction, or by none.
+
+        The table has the changes when this returns. Waits up to `timeout` seconds (None: for ever).
+        Raises `Aborted` if Mnesia refuses, `ConfigError` for what is no row of the table,
+        `MirrorError` when no peer with the table is connected: then nothing is changed. After
+        `CallTimeout` or `NoConnection`, or when cancelled, it may have been done or not.
+        """
         await self.mirror.transaction(*operations, timeout=timeout)
 
     async def dirty_write(self, row: Row, timeout: float | None = CALL_TIMEOUT) -> None:
-        """Put a row in, without a transaction; see `Mirror.dirty`."""
+        """Put a row in, without a transaction; else as `transaction`."""
         await self.mirror.dirty(Write(row), timeout)
 
     async def dirty_delete(self, key: Term, timeout: float | None = CALL_TIMEOUT) -> None:
-        """Take every row with that key out, without a transaction; see `Mirror.dirty`."""
+        """Take every row with that key out, without a transaction; else as `transaction`."""
         await self.mirror.dirty(Delete(key), timeout)
 
     async def dirty_delete_object(self, row: Row, timeout: float | None = CALL_TIMEOUT) -> None:
-        """Take this one row out, without a transaction; see `Mirror.dirty`."""
+        """Take this one row out, without a transaction; else as `transaction`."""
         await self.mirror.dirty(DeleteObject(row), timeout)
 
     async def dirty_update_counter(
         self, key: Term, increment: int, timeout: float | None = CALL_TIMEOUT
     ) -> int:
-        """Add to a counter and give the sum; see `Mirror.dirty_update_counter`."""
+        """Add to the counter `(table, key, number)` and give the sum; else as `transaction`. One
+        that is not there, or no number, is 0 before; no counter gets below 0."""
         return await self.mirror.dirty_update_counter(key, increment, timeout)
 
     # For the node
@@ -231,7 +267,8 @@ class DistrServer(GenServer):
     async def init(self) -> None:
         """Create the table if it is missing, mirror it, and call `entry_point`.
 
-        Raises `MirrorError` when no peer can create or offer it, unless it was mirrored before.
+        Raises `MirrorError` when no peer can create or offer it, unless it was mirrored before, or
+        when the cluster has another table of that name.
         """
         created = await self._create_missing()
         self._telling = not created
@@ -240,6 +277,12 @@ class DistrServer(GenServer):
             await self.create_action(self.config())
             self._telling = True
         await self.entry_point(self.init_arg)
+
+    def format_state(self) -> Term:
+        """What `:sys.get_state` shows: the table, the peer that it is mirrored from, its size."""
+        source = None if self.mirror.source is None else Atom(self.mirror.source)
+        state = {"table": self.get_table_name(), "source": source, "rows": len(self.mirror.table)}
+        return {Atom(name): value for name, value in state.items()}
 
     def _on_change(self, change: Change) -> None:
         if self._subscribed and self._telling:
@@ -263,10 +306,22 @@ class DistrServer(GenServer):
                 created = self.get_table_name() not in tables and await self._create(peer)
                 loaded = [[self.get_table_name()], int(CALL_TIMEOUT * 1000)]
                 await self.node.rpc(peer, "mnesia", "wait_for_tables", loaded, None)
+                await self._check_table(peer)
                 return created
         if self.mirror.known:
             return False
         raise MirrorError(f"no peer is connected to have the table {self.get_table_name()}")
+
+    async def _check_table(self, peer: str) -> None:
+        config = self.config()
+        for item, wanted in (("type", config.data_type), ("attributes", list(config.columns))):
+            args = [self.get_table_name(), Atom(item)]
+            there = await self.node.rpc(peer, "mnesia", "table_info", args)
+            if there != wanted:
+                raise MirrorError(
+                    f"the cluster's table {config.table_name} has {item} {brief(there)}, "
+                    f"but config() has {brief(wanted)}"
+                )
 
     async def _create(self, peer: str) -> bool:
         config = self.config()

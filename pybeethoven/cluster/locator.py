@@ -57,8 +57,8 @@ def hosts_of(cluster_net: str) -> list[str]:
 
 def check_port(port: int) -> int:
     """Give `port` back if it is one, else raise `ConfigError`."""
-    if not 0 < port < 65536:
-        raise ConfigError(f"the listener port is {port}; it must be from 1 to 65535, e.g. 33000")
+    if not isinstance(port, int) or not 0 < port < 65536:
+        raise ConfigError(f"the listener port is {port!r}; it must be from 1 to 65535, e.g. 33000")
     return port
 
 

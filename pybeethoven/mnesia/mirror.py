@@ -21,7 +21,15 @@ from collections.abc import Callable, Sequence
 from enum import Enum
 from typing import Any, Final
 
-from pybeethoven.errors import Aborted, BeethovenError, CallTimeout, MirrorError, RpcError, brief
+from pybeethoven.errors import (
+    Aborted,
+    BeethovenError,
+    CallTimeout,
+    MirrorError,
+    NoConnection,
+    RpcError,
+    brief,
+)
 from pybeethoven.etf import Atom, Export, Pid, Reference, Term
 from pybeethoven.mnesia import operations
 from pybeethoven.mnesia.events import WRITE, Change, apply_event, apply_snapshot, table_event
@@ -146,8 +154,8 @@ class Mirror(GenServer):
     async def dirty_update_counter(
         self, key: Term, increment: int, timeout: float | None = CALL_TIMEOUT
     ) -> int:
-        """Have the source add to the counter `(table, key, number)`, one that is not there being
-        0, and give the sum; else as `dirty`."""
+        """Have the source add to the counter `(table, key, number)` and give the sum; else as
+        `dirty`. One that is not there, or no number, is 0 before; no counter gets below 0."""
         call = operations.update_counter(self.table.name, key, increment)
         total: int = (await self._run([call], timeout))[0]
         return total
@@ -162,6 +170,7 @@ class Mirror(GenServer):
 
     async def _run(self, calls: list[Call], timeout: float | None) -> list[Term]:
         """What the source answers to each of `calls`, once `table` shows what they did."""
+        self.check_started()
         try:
             async with asyncio.timeout(timeout):
                 await self._settled.wait()
@@ -171,11 +180,20 @@ class Mirror(GenServer):
                 f"no answer within {timeout:g} seconds to a change of {self.table.name}; "
                 "it may have been done"
             ) from error
+        except NoConnection as error:
+            raise NoConnection(
+                f"{error}, which was asked to change {self.table.name}; it may have been done"
+            ) from error
         except RpcError as error:
             match error.reason:
                 case ("aborted", reason):
                     raise Aborted(self.table.name, reason) from error
             raise
+
+    def check_started(self) -> None:
+        """Raise `MirrorError` unless the mirror was started."""
+        if not hasattr(self, "node"):
+            raise MirrorError(f"the mirror of {self.table.name} was not started; start its server")
 
     async def _run_on_source(self, calls: list[Call]) -> list[Term]:
         if self.source is None or self._subscriber is None:
@@ -244,8 +262,8 @@ class Mirror(GenServer):
         """Whether a message tells of the end of the subscription."""
         match message:
             case ("DOWN", reference, *_):
-                return reference == self._monitor
-            case (_Word.ENDED, pid):
+                return bool(reference == self._monitor)
+            case (_Word.ENDED, Pid() as pid):
                 return self._subscriber is not None and pid == self._subscriber.pid
         return False
 

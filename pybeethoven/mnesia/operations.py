@@ -93,7 +93,7 @@ def _call(table: Atom, operation: Operation, prefix: str) -> Call:
 
 def _checked(table: Atom, row: Row) -> Row:
     if type(row) is tuple and len(row) > 2 and row[0] == table:
-        return row
+        return (table, *row[1:])  # the name may be a plain str
     raise ConfigError(
         f"{brief(row)} is no row of {table}; it must be a tuple of {table!r}, the key, and the "
         f"other columns"

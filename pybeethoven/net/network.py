@@ -39,8 +39,10 @@ _HOST = re.compile(r"[0-9A-Za-z_.:-]+")
 
 def split_name(name: str) -> tuple[str, str]:
     """`name@host` in its two parts. Raises `ConfigError` that says what is wrong with it."""
-    alive_name, at, host = name.partition("@")
     example = "it must look like py@127.0.0.1"
+    if not isinstance(name, str):
+        raise ConfigError(f"the node name is {name!r}, no str; {example}")
+    alive_name, at, host = name.partition("@")
     if not at:
         raise ConfigError(f"the node name {name!r} has no '@'; {example}")
     if not _ALIVE_NAME.fullmatch(alive_name):
@@ -112,6 +114,11 @@ class Network:
         self._all: set[Connection] = set()
         self._attempts: dict[str, _Attempt] = {}
         self._dials: set[asyncio.Task[None]] = set()
+
+    @property
+    def running(self) -> bool:
+        """Whether `start` is done and `stop` was not called."""
+        return self._running
 
     @property
     def creation(self) -> int:

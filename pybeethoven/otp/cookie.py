@@ -31,6 +31,8 @@ def read_cookie(path: str | os.PathLike[str] | None = None) -> str:
 
 def check_cookie(cookie: str, source: str = "the cookie") -> str:
     """Give `cookie` back if it can be one, else raise `ConfigError`, which never shows it."""
+    if not isinstance(cookie, str):
+        raise ConfigError(f"{source} must be a str, not {type(cookie).__name__}")
     if not cookie or len(cookie) > 255 or any(c < " " for c in cookie):
         raise ConfigError(f"{source} must hold 1 to 255 printable characters, on one line")
     return cookie

@@ -12,7 +12,7 @@ from collections import deque
 from enum import Enum
 from typing import Any, Final, Literal, TypeAlias
 
-from pybeethoven.errors import ProcessExit
+from pybeethoven.errors import ProcessExit, brief
 from pybeethoven.etf import Atom, ImproperList, Pid, Reference, Term
 from pybeethoven.otp import sys
 from pybeethoven.otp.process import EXIT, Process, exit_reason_of
@@ -53,12 +53,19 @@ class GenServer(Process):
         self.__suspended = False
         self.__held: list[Term] = []
 
+    @property
+    def failed_to_start(self) -> bool:
+        """Whether its `init` has failed, which `Node.start` raises."""
+        done = self.started.done() and not self.started.cancelled()
+        return done and self.started.exception() is not None
+
     async def init(self) -> None:
         """Called first; `Node.start` returns when it does, and raises what it raises."""
 
     async def handle_call(self, request: Term, from_: From) -> Term | Literal[_NoReply.NO_REPLY]:
-        """Answer a call: what is returned is the reply. Unless overridden, the process exits with
-        `{bad_call, request}`, as one in Elixir does."""
+        """Answer a call: what is returned is the reply; `NO_REPLY` when `Node.reply(from_, reply)`
+        was called or will be later. Unless overridden, the process exits with `{bad_call,
+        request}`, as one in Elixir does."""
         raise ProcessExit((Atom("bad_call"), request))
 
     async def handle_cast(self, message: Term) -> None:
@@ -68,7 +75,8 @@ class GenServer(Process):
     async def handle_info(self, message: Term) -> None:
         """Take any other message, or `timeout` (see `set_timeout`). Unless overridden, it is
         logged."""
-        logger.warning("%s got an unexpected message", type(self).__name__)
+        word = message[0] if type(message) is tuple and message else type(message).__name__
+        logger.warning("%s has no handle_info for a message %s", type(self).__name__, brief(word))
 
     async def handle_continue(self, arg: Any) -> None:
         """Go on with what `continue_with(arg)` asked for. Unless overridden, the process exits with

@@ -23,6 +23,7 @@ from pybeethoven.errors import (
     NoConnection,
     NoProcess,
     ProcessExit,
+    brief,
 )
 from pybeethoven.etf import Atom, ImproperList, Pid, Reference, Term, encode
 from pybeethoven.net.network import HANDSHAKE_TIMEOUT, NET_TICKTIME, Network
@@ -40,6 +41,7 @@ from pybeethoven.otp.process import (
     Process,
     current_process,
     exit_reason_of,
+    is_normal,
 )
 from pybeethoven.otp.signals import Signals
 from pybeethoven.otp.ties import Monitor, Ties
@@ -115,6 +117,11 @@ class Node:
         self._ending: deque[Process] = deque()
         self._last_pid = 0
         self._last_reference = secrets.randbits(48)
+
+    @property
+    def running(self) -> bool:
+        """Whether the node was started and is not about to stop."""
+        return self.network.running and self._stopping is None
 
     async def __aenter__(self) -> Self:
         await self.start_node()
@@ -215,13 +222,13 @@ class Node:
         if name in self._names or name == "undefined":
             raise ConfigError(f"the name {name!r} is taken on {self.name}; choose another")
         if process.pid not in self._processes:
-            raise NoProcess(NOPROC)
+            raise NoProcess(NOPROC, type(process).__name__)
         self._names[Atom(name)] = process
 
     def unregister(self, name: str) -> None:
         """Forget a name. Raises `NoProcess` when nothing is registered under it."""
         if self._names.pop(Atom(name), None) is None:
-            raise NoProcess(NOPROC)
+            raise NoProcess(NOPROC, repr(name))
 
     def whereis(self, name: str) -> Pid | None:
         """The pid registered as `name`, if there is one."""
@@ -239,6 +246,10 @@ class Node:
         self._processes[process.pid] = process
 
     def _run(self, process: Process, name: str | None, link: bool) -> asyncio.Task[None]:
+        if not isinstance(process, Process):
+            raise ConfigError(f"{brief(process)} is no process; give an instance of one")
+        if not self.running:
+            raise ConfigError(f"the node {self.name} does not run; start it first")
         if process._task is not None and not process._task.done():
             raise ConfigError(f"{type(process).__name__} runs already, as {process.pid}")
         parent = self._parent() if link else None
@@ -278,10 +289,25 @@ class Node:
             await process.run()
         except BaseException as error:
             reason = exit_reason_of(error, process)
-            if not isinstance(error, ProcessExit | asyncio.CancelledError):
-                logger.exception("a process of %s crashed", self.name)
+            self._report(process, error, reason)
         finally:
             self.end_process(process, reason)
+
+    def _report(self, process: Process, error: BaseException, reason: Term) -> None:
+        """Log what has ended a process by itself, unless its starter is told."""
+        if isinstance(process, GenServer) and process.failed_to_start:
+            return
+        who = process._task.get_name() if process._task else type(process).__name__
+        if not isinstance(error, ProcessExit | asyncio.CancelledError):
+            logger.exception("%s of %s crashed", who, self.name)
+        elif (
+            isinstance(process, GenServer)
+            and isinstance(error, ProcessExit)
+            and not is_normal(reason)
+        ):
+            # The first word only: behind it may stand what somebody has sent.
+            word = reason[0] if type(reason) is tuple and reason else reason
+            logger.error("%s of %s exited: %s", who, self.name, brief(word))
 
     def end_process(self, process: Process, reason: Term) -> None:
         """Let `process` be dead from here on: unregister it, tell those linked to it or monitoring
@@ -316,7 +342,7 @@ class Node:
         """
         to = self._address(to)
         if isinstance(to, str) and to not in self._names:
-            raise NoProcess(NOPROC)
+            raise NoProcess(NOPROC, repr(to))
         self._send(to, message)
 
     def cast(self, to: Target, message: Term) -> None:
@@ -506,10 +532,10 @@ class Node:
 
 def _exit_error(reason: Term, target: Target) -> Exception:
     if reason == NOPROC:
-        return NoProcess(reason)
+        return NoProcess(reason, _text(target))
     if reason == NOCONNECTION:
         return NoConnection(f"the node of {_text(target)} cannot be reached")
-    return ProcessExit(reason)
+    return ProcessExit(reason, _text(target))
 
 
 def _encodable(reason: Term) -> Term:

@@ -130,10 +130,20 @@ class Process:
         self.node.ties.demonitor(reference)
 
 
+def is_normal(reason: Term) -> bool:
+    """Whether a process that ended with this reason did as it should."""
+    match reason:
+        case "normal" | "shutdown" | ("shutdown", _):
+            return True
+    return False
+
+
 def exit_reason_of(error: BaseException, process: Process) -> Term:
     """The exit reason of a process whose `run` was left by `error`."""
     if isinstance(error, ProcessExit):
-        return error.reason
+        # Another's end is no wish to end likewise: `normal` would pass for one's own.
+        call = (Atom("gen_server"), Atom("call"), [str(error.process)])
+        return error.reason if error.process is None else (error.reason, call)
     if isinstance(error, asyncio.CancelledError):
         return KILLED if process.exit_reason is None else process.exit_reason
     return (

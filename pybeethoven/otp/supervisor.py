@@ -17,7 +17,7 @@ from pybeethoven.errors import ConfigError, ProcessExit, SupervisorError, brief
 from pybeethoven.etf import Atom, Pid, Term
 from pybeethoven.etf.terms import MAX_ATOM_CHARACTERS
 from pybeethoven.otp.gen_server import From, GenServer
-from pybeethoven.otp.process import KILL, KILLED, SHUTDOWN, Process, exit_reason_of
+from pybeethoven.otp.process import KILL, KILLED, SHUTDOWN, Process, exit_reason_of, is_normal
 from pybeethoven.otp.sys import ERROR, NOTSUP, OK
 
 logger = logging.getLogger(__name__)
@@ -123,6 +123,9 @@ class Supervisor(GenServer):
                 f"max_restarts={max_restarts!r} in max_seconds={max_seconds!r}: use numbers from 0 "
                 "up, like 3 in 5.0"
             )
+        for spec in self._specs:
+            if not isinstance(spec, ChildSpec):
+                raise ConfigError(f"{brief(spec)} is no ChildSpec; give ChildSpec(id, start)")
         if len({spec.id for spec in self._specs}) < len(self._specs):
             raise ConfigError(f"two children have the same id: {[s.id for s in self._specs]}")
 
@@ -314,7 +317,7 @@ class Supervisor(GenServer):
         await self._end(process, child.spec)
         self.unlink(pid, flush=True)
         killed = child.spec.shutdown == "brutal_kill" and process.exit_reason == KILLED
-        if not killed and not _is_normal(process.exit_reason):
+        if not killed and not is_normal(process.exit_reason):
             self._report(child, "ended when it was to be stopped", process.exit_reason)
 
     async def _end(self, process: Process, spec: ChildSpec) -> None:
@@ -337,7 +340,7 @@ class Supervisor(GenServer):
 
     async def _process_end(self, child: _Child, reason: Term) -> None:
         child.pid = None
-        abnormal = not _is_normal(reason)
+        abnormal = not is_normal(reason)
         if abnormal or child.spec.restart == "permanent":
             self._report(child, "ended", reason)
         if child.spec.restart == "temporary":
@@ -386,15 +389,8 @@ class Supervisor(GenServer):
             raise ProcessExit(SHUTDOWN)
 
     def _report(self, child: _Child, what: str, reason: Term) -> None:
-        level = logging.WARNING if _is_normal(reason) else logging.ERROR
+        level = logging.WARNING if is_normal(reason) else logging.ERROR
         logger.log(level, "child %r %s: %s", child.spec.id, what, brief(reason))
-
-
-def _is_normal(reason: Term) -> bool:
-    match reason:
-        case "normal" | "shutdown" | ("shutdown", _):
-            return True
-    return False
 
 
 def _is_amount(value: object) -> bool:

@@ -76,7 +76,7 @@ async def test_updates_in_order_then_the_end() -> None:
     updates = Updates()
     for number in range(3):
         updates.put(update(number))
-    updates.put(None)
+    updates.end()
     assert [item async for item in updates] == [update(number) for number in range(3)]
     assert [item async for item in updates] == []
 
@@ -100,7 +100,7 @@ async def test_updates_end_wakes_all_readers() -> None:
 
     readers = asyncio.gather(*(read() for _ in range(3)))
     await asyncio.sleep(0)
-    updates.put(None)
+    updates.end()
     assert await soon(readers) == [[], [], []]
 
 
@@ -128,7 +128,7 @@ async def test_updates_lost(ended: bool) -> None:
     for number in range(MAX_UNREAD + 1):
         updates.put(update(number))
     if ended:
-        updates.put(None)
+        updates.end()
     for number in range(MAX_UNREAD):
         assert await anext(updates) == update(number)
     for _ in range(2):
@@ -141,6 +141,6 @@ async def test_updates_not_lost() -> None:
     updates = Updates()
     for number in range(MAX_UNREAD):
         updates.put(update(number))
-    updates.put(None)
+    updates.end()
     read: list[Term] = [item async for item in updates]
     assert len(read) == MAX_UNREAD

@@ -52,7 +52,7 @@ async def test_new_node(cluster: Peers, member: Member) -> None:
     await b.eval(":mnesia.start()")
     async with member() as py:
         await py.core_server.new_node(B)
-        (row,) = await py.core_server.fetch(Atom(B))
+        (row,) = await py.core_server.fetch(B)
         assert (row.node, row.status) == (B, ONLINE)
         assert sorted(await b.eval(":mnesia.system_info(:running_db_nodes)")) == [A, B]
 
@@ -251,8 +251,9 @@ async def test_changes_during_the_restart(cluster: Peers, member: Member) -> Non
 
 
 async def test_killed_too_often(cluster: Peers, member: Member) -> None:
-    """A CoreServer that keeps being killed is given up: who waits for updates sees the end."""
-    await cluster.start(A)
+    """A CoreServer that keeps being killed is given up: the node leaves, and who waits for updates
+    is told."""
+    a = await cluster.start(A)
     async with member() as py:
         updates = py.core_server.updates()
 
@@ -262,13 +263,19 @@ async def test_killed_too_often(cluster: Peers, member: Member) -> None:
                 await asyncio.sleep(0.001)
 
         py.node.spawn(kill)
-        with pytest.raises(StopAsyncIteration):
-            await soon(anext(updates))
-        with pytest.raises(StopAsyncIteration):
-            await soon(anext(py.core_server.updates()))
+        for reader in (updates, py.core_server.updates()):
+            for _ in range(2):
+                with pytest.raises(NoProcess, match=r"no process Elixir.Beethoven.CoreServer"):
+                    await soon(anext(reader))
+        await cluster.await_tracker(a, {PY: OFFLINE})
         assert not py.ready()
+        for answer in (py.get_node_status, py.get_cluster_nodes, py.get_detailed_cluster_nodes):
+            with pytest.raises(NoProcess):
+                await answer()
         with pytest.raises(NoProcess):
-            await py.core_server.get_mode()
+            await py.core_server.alert_me("me")
+        with pytest.raises(ConfigError, match=r"the node py@127.0.0.1 does not run"):
+            await py.start(Billing())
 
 
 async def test_under_another_supervisor(cluster: Peers, member: Member) -> None:
@@ -293,8 +300,10 @@ async def test_start_link(cluster: Peers) -> None:
         await server.until_exists()
         updates = server.updates()
         node.exit(server, KILL)
-        with pytest.raises(StopAsyncIteration):
+        with pytest.raises(NoProcess):
             await soon(anext(updates))
+        with pytest.raises(ConfigError, match=r"'junk'\); give 'standalone' or 'clustered'"):
+            await CoreServer.start_link(Atom("junk"), node=node)
 
 
 # The module Beethoven
@@ -322,7 +331,7 @@ async def agree(py: Beethoven, peer: BeamNode) -> None:
         "get_detailed_cluster_nodes()": terms(await py.get_detailed_cluster_nodes()),
         "get_roles()": terms(await py.get_roles()),
         "whois_hosting(:mailer)": await py.whois_hosting(Atom("mailer")),
-        "whois_hosting(:cron)": await py.whois_hosting(Atom("cron")),
+        "whois_hosting(:cron)": await py.whois_hosting("cron"),
         "whois_hosting(:none)": await py.whois_hosting(Atom("none")),
         "allocate()": await py.allocate(),
         "Allocator.allocation_list()": await py.allocation_list(),

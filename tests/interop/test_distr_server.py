@@ -157,19 +157,58 @@ async def test_created_once(cluster: Peers, member: Member) -> None:
             await a.eval("{:atomic, :ok} = :mnesia.delete_table(Kv)")
 
 
-async def test_bad_config(cluster: Peers, member: Member) -> None:
-    """What Mnesia refuses to create is an error that says why; nothing is left."""
-    a = await cluster.start(A)
+async def test_refused_start_leaves_nothing(cluster: Peers, member: Member) -> None:
+    """A server whose table can't be had is not there, and nothing of it is mirrored."""
+    await cluster.start(A)
 
     class Wrong(DistrServer):
         def config(self) -> DistrConfig:
-            return DistrConfig(KV, ("key",))
+            return DistrConfig("schema", ("key", "value"), data_type="bag")
 
     async with member() as py:
-        with pytest.raises(MirrorError, match=r"a@127.0.0.1 could not create .*Kv.*attributes"):
+        with pytest.raises(MirrorError, match=r"the cluster's table schema has type"):
             await py.start(Wrong(), name="wrong")
         assert py.node.whereis("wrong") is None
-        assert KV not in await a.eval(":mnesia.system_info(:tables)")
+
+
+async def test_another_table(cluster: Peers, member: Member) -> None:
+    """A table of the cluster that is not as `config()` has it is refused."""
+    a = await cluster.start(A)
+    await a.eval(CREATE.replace("TYPE", "bag").replace("[:key, :value]", "[:key, :value, :more]"))
+    async with member() as py:
+        with pytest.raises(MirrorError, match=r"table Elixir.Kv has type .*bag.* has 'set'"):
+            await py.start(Kv())
+        with pytest.raises(MirrorError, match=r"has attributes .*'more'.* has \['key', 'value'\]"):
+            await py.start(Kv(data_type="bag"))
+
+
+@pytest.mark.parametrize(
+    ("changes", "text"),
+    [
+        ({"table_name": None}, "name is None; give a str"),
+        ({"table_name": ""}, "give a str"),
+        ({"columns": "key"}, "columns='key'; give a tuple of names"),
+        ({"columns": ("key",)}, "give the key and at least one more"),
+        ({"columns": ("key", "key")}, "give the key and at least one more"),
+        ({"columns": ("key", 1)}, "give a tuple of names"),
+        ({"indexes": ("key",)}, "{'key'} is no column behind the key"),
+        ({"indexes": "value"}, "indexes='value'; give a tuple of names"),
+        ({"data_type": "duplicate_bag"}, "data_type='duplicate_bag'; use one of .*'bag'"),
+        ({"copy_type": "x"}, "copy_type='x'; use one of .*'local'"),
+    ],
+)
+def test_bad_config(changes: Any, text: str) -> None:
+    """What can't be a table is refused before anybody is asked."""
+    with pytest.raises(ConfigError, match=text):
+        DistrConfig(**{"table_name": "Elixir.Kv", "columns": ("key", "value")} | changes)
+
+
+async def test_not_started() -> None:
+    """A server that does not run says so."""
+    kv = Kv()
+    for use in (kv.fetch(1), kv.fetch_all(), kv.dirty_select([]), kv.dirty_write(row(1, 1))):
+        with pytest.raises(MirrorError, match=r"mirror of Elixir.Kv was not started"):
+            await use
 
 
 async def test_no_peer(cluster: Peers, member: Member) -> None:
@@ -208,7 +247,7 @@ async def test_reading(cluster: Peers, member: Member, data_type: str) -> None:
         do: :mnesia.dirty_write({Kv, key, value})
     """)
     async with member() as py:
-        kv = Kv()
+        kv = Kv(data_type=data_type)
         await py.start(kv)
         assert await python_rows(kv) == await beam_rows(a)
         if data_type == "ordered_set":
@@ -360,6 +399,7 @@ async def test_many_writers(cluster: Peers, member: Member) -> None:
     ("operation", "error", "text"),
     [
         (Write((KV, 1, 2, 3)), Aborted, r"Mnesia aborted with .*bad_type"),
+        (Write(("Elixir.Kv", 1, 2, 3)), Aborted, r"Mnesia aborted with .*bad_type"),
         (Write((Atom("other"), 1, 2)), ConfigError, r"no row of Elixir.Kv; it must be a tuple"),
         (Write((KV, 1)), ConfigError, r"no row of Elixir.Kv"),
         (("write", 1), ConfigError, r"is no operation; give a Write"),
@@ -448,7 +488,7 @@ async def test_delete_object_with_maps(cluster: Peers, member: Member, data_type
     a = await cluster.start(A)
     await a.eval(CREATE.replace("TYPE", data_type))
     async with member() as py:
-        kv = Kv()
+        kv = Kv(data_type=data_type)
         await py.start(kv)
         for key, value in [
             *(("1", value) for value in ("%{}", "%{a: 1}", "%{a: 1, b: 2}", "[%{a: 1}]", "2")),

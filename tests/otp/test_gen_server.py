@@ -225,7 +225,7 @@ async def test_server_ends_during_a_call(
     reason: Term,
     caplog: pytest.LogCaptureFixture,
 ) -> None:
-    """Every caller that waits gets the exit reason; only a crash is logged."""
+    """Every caller that waits gets the exit reason; an end that is no good one is logged."""
     waiting = asyncio.create_task(node.call(server, Atom("wait"), timeout=None))
     await soon(server.waiting.get())
     for call in (node.call(server, request_), waiting):
@@ -234,7 +234,52 @@ async def test_server_ends_during_a_call(
         assert caught.value.reason == reason
     assert await soon(server.terminated.get()) == reason
     assert node.whereis("server") is None
-    assert len(caplog.records) == (request_ == "crash")
+    logged = [record.getMessage() for record in caplog.records]
+    end = "crashed" if request_ == "crash" else "exited: Atom('boom')"
+    assert logged == ([] if reason == NORMAL else [f"Server server of {PY} {end}"])
+
+
+async def test_failed_call_is_no_exit_reason_of_its_own(
+    node: Node, server: Server, caplog: pytest.LogCaptureFixture
+) -> None:
+    """A server whose call of another fails does not end as the other did, and it is logged."""
+
+    class Caller(GenServer):
+        async def handle_call(self, request: Term, from_: From) -> Term:
+            return await self.node.call(request, (Atom("exit"), NORMAL))
+
+    for called, reason in (("server", NORMAL), ("nobody", NOPROC)):
+        caller = Caller()
+        await node.start(caller, name="caller")
+        with pytest.raises(ProcessExit, match=f"{called}|caller") as caught:
+            await soon(node.call(caller, Atom(called)))
+        told, (module, function, [who]) = caught.value.reason
+        assert (told, module, function) == (reason, *atoms("gen_server", "call"))
+        assert called in who
+        assert f"Caller caller of {PY} exited: {reason!r}" in caplog.messages
+        await caller.wait_end()
+
+
+@pytest.mark.parametrize("message", ["call", "cast", "continue"])
+async def test_missing_callback_is_logged(
+    node: Node, message: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    """What ends a server that lacks a callback is said, without what it was sent."""
+    server = GenServer()
+    await node.start(server, name="bare")
+    match message:
+        case "call":
+            with pytest.raises(ProcessExit):
+                await soon(node.call(server, b"secret"))
+        case "cast":
+            node.cast(server, b"secret")
+        case "continue":
+            server.continue_with(b"secret")
+            node.send(server, b"go")
+    await soon(server.wait_end())
+    ended = [text for text in caplog.messages if "exited" in text]
+    assert ended == [f"GenServer bare of {PY} exited: Atom('bad_{message}')"]
+    assert "secret" not in caplog.text
 
 
 async def test_server_killed_during_a_call(node: Node, server: Server) -> None:

@@ -328,7 +328,8 @@ async def test_restart_types(
     else:
         gone = (Atom("a"), UNDEFINED, WORKER, DYNAMIC)
         assert children == ([] if restart == "temporary" else [gone])
-    levels = [record.levelno for record in caplog.records]
+    reports = [record for record in caplog.records if record.name.endswith(".supervisor")]
+    levels = [record.levelno for record in reports]
     warned = [logging.WARNING] if restart == "permanent" else []
     assert levels == ([logging.ERROR] if reason == BOOM else warned)
     world.check_nothing_else()
