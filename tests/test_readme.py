@@ -73,10 +73,16 @@ async def test_service(cluster: Peers) -> None:
 
 
 async def test_node(cluster: Peers) -> None:
-    """The second example prints what its comments say."""
+    """The example of a plain node prints what its comments say."""
     await cluster.start(A)
-    async with running(cluster, "-c", examples("python")[1]) as process:
+    async with running(cluster, "-c", examples("python")[2]) as process:
         assert await lines(process, 3) == ["True", "standalone", "[3, 2, 1]"]
+
+
+async def test_supervisor(cluster: Peers) -> None:
+    """The example with a supervisor prints what its comments say."""
+    async with running(cluster, "-c", examples("python")[1]) as process:
+        assert await lines(process, 2) == ["2 5", "2"]
 
 
 async def test_shared_table(cluster: Peers) -> None:
@@ -84,7 +90,7 @@ async def test_shared_table(cluster: Peers) -> None:
     a = await cluster.start(A)
     await a.eval(examples("elixir")[1])
     await a.eval("{:ok, _} = KeyValue.start_link([])")
-    async with running(cluster, "-c", examples("python")[2]) as process:
+    async with running(cluster, "-c", examples("python")[3]) as process:
         own = "[(Atom('Elixir.KeyValueTable'), b'python', 1)]"
         assert sorted(await lines(process, 2)) == [own, "event: write (b'python', 1)"]
         await a.eval('KeyValue.put("elixir", 10)')

@@ -275,7 +275,7 @@ class CoreServer(DistrServer, subscribe=True):
     def deliver(self, message: Term, sender: Pid | None = None) -> None:
         """Take a message; a follower that is a bare name is on the node that the cast came from."""
         match message:
-            case ("$gen_cast", ("alert_me", str() as name)) if sender is not None:
+            case tuple(("$gen_cast", tuple(("alert_me", str() as name)))) if sender is not None:
                 message = (GEN_CAST, (ALERT_ME, (Atom(name), sender.node)))
         super().deliver(message, sender)
 
@@ -285,7 +285,7 @@ class CoreServer(DistrServer, subscribe=True):
         match request:
             case "get_mode":
                 return self._mode
-            case ("add_node", Atom() as name):
+            case tuple(("add_node", Atom() as name)):
                 self.node.spawn(self._answer_add_node, from_, name)
                 return NO_REPLY
         logger.warning("CoreServer got an unknown call from %s", from_[0].node)
@@ -294,7 +294,7 @@ class CoreServer(DistrServer, subscribe=True):
     async def handle_cast(self, message: Term) -> None:
         """Take `{alert_me, follower}`."""
         match message:
-            case ("alert_me", (Pid() | (Atom(), Atom())) as follower):
+            case tuple(("alert_me", (Pid() | tuple((Atom(), Atom()))) as follower)):
                 self._follow(follower)
             case _:
                 logger.warning("CoreServer got an unknown cast")
@@ -302,12 +302,12 @@ class CoreServer(DistrServer, subscribe=True):
     async def handle_info(self, message: Term) -> None:
         """Take the tracker's events, and what the node monitor and the followers' monitors send."""
         match message:
-            case ("mnesia_table_event", _):
+            case tuple(("mnesia_table_event", _)):
                 if (event := TrackerEvent.parse(message)) is not None:
                     self._process_event(event)
-            case ("DOWN", Reference() as reference, _, _, reason):
+            case tuple(("DOWN", Reference() as reference, _, _, reason)):
                 self._forget(reference, reason)
-            case ("nodedown", _) | "mirror_detached":
+            case tuple(("nodedown", _)) | "mirror_detached":
                 self._mark_lost_nodes()
 
     async def terminate(self, reason: Term) -> None:
@@ -457,7 +457,7 @@ class Follower(GenServer):
     async def handle_cast(self, message: Term) -> None:
         """Hand an alert to `node_update`; whoever overrides this calls it for the rest."""
         match message:
-            case ("node_update", (Atom() as node, Atom() as status)):
+            case tuple(("node_update", tuple((Atom() as node, Atom() as status)))):
                 await self.node_update(node, status)
             case _:
                 await super().handle_cast(message)

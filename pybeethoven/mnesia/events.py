@@ -41,7 +41,9 @@ def apply_event(table: Table, event: Term) -> list[Change]:
     The old rows of a change are ours, not the event's: after a change of source the two differ.
     """
     match event:
-        case ("mnesia_table_event", (operation, table.name, tuple((_, key, *rest)) as row, *_, by)):
+        case tuple(
+            ("mnesia_table_event", (operation, table.name, tuple((_, key, *rest)) as row, *_, by))
+        ):
             old_rows = table.read(key)
             if operation == WRITE:
                 table.write(row)
@@ -52,7 +54,7 @@ def apply_event(table: Table, event: Term) -> list[Change]:
             else:
                 return []
             return [Change(operation, row, old_rows, by)]
-        case ("mnesia_table_event", ("delete", "schema", ("schema", table.name), *_, by)):
+        case tuple(("mnesia_table_event", ("delete", "schema", ("schema", table.name), *_, by))):
             # `clear_table` looks like the end of the table and the start of a new one.
             return [change for row in table.rows() for change in _delete_key(table, row[1], by)]
     return []

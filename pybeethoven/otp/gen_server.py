@@ -25,9 +25,6 @@ SYSTEM: Final = Atom("system")
 ALIAS: Final = Atom("alias")
 TIMEOUT: Final = Atom("timeout")
 
-MESSAGES_PER_TURN = 64
-"""So many messages are handled before the event loop gets a turn."""
-
 From: TypeAlias = tuple[Pid, Term]
 """Who called: what `Node.reply` needs, echoed whole."""
 
@@ -48,6 +45,7 @@ class GenServer(Process):
         """Make it a process of `node` (called by the node)."""
         super().attach(node, pid)
         self.started: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        self.started.add_done_callback(lambda done: done.cancelled() or done.exception())
         self.__continuations: deque[Any] = deque()
         self.__timeout: float | None = None
         self.__suspended = False
@@ -109,9 +107,7 @@ class GenServer(Process):
         await self._initialise()
         try:
             while True:
-                for _ in range(MESSAGES_PER_TURN):
-                    await self._run_next()
-                await asyncio.sleep(0)
+                await self._run_next()
         except BaseException as error:
             await self.terminate(exit_reason_of(error, self))
             raise
@@ -119,6 +115,8 @@ class GenServer(Process):
     async def _initialise(self) -> None:
         try:
             await self.init()
+            if not self.alive:  # it has survived being cancelled
+                raise asyncio.CancelledError
         except BaseException as error:
             exit_ = ProcessExit(exit_reason_of(error, self))
             told = exit_ if isinstance(error, asyncio.CancelledError) else error
@@ -127,7 +125,8 @@ class GenServer(Process):
         self.started.set_result(None)
 
     async def _run_next(self) -> None:
-        if self.__continuations:
+        if self.__continuations and self.alive:
+            await self._take_turn()
             await self.handle_continue(self.__continuations.popleft())
             return
         try:
@@ -160,7 +159,7 @@ class GenServer(Process):
 
     def _process_system(self, from_: From, request: Term) -> None:
         match request:
-            case ("terminate", reason):
+            case tuple(("terminate", reason)):
                 self.node.reply(from_, sys.OK)
                 raise ProcessExit(reason)
             case "get_state":

@@ -199,13 +199,14 @@ class Node:
         Source: `start_link` in https://www.erlang.org/doc/apps/stdlib/gen_server.html
         """
         task = self._run(server, name, link)
-        server.started.add_done_callback(lambda done: done.cancelled() or done.exception())
         try:
             await asyncio.wait({server.started, task}, return_when=asyncio.FIRST_COMPLETED)
             if not server.started.done():
                 raise ProcessExit(server.exit_reason)
             server.started.result()
         except asyncio.CancelledError:
+            if link:
+                self.caller().unlink(server.pid, flush=True)
             self.end_process(server, KILLED)
             raise
         except Exception:
@@ -314,6 +315,7 @@ class Node:
         it, cancel what it runs."""
         if self._processes.pop(process.pid, None) is None:
             return
+        process.alive = False
         process.exit_reason = _encodable(reason)
         self._ending.append(process)
         if len(self._ending) > 1:
@@ -321,16 +323,18 @@ class Node:
         while self._ending:
             try:
                 self._bury(self._ending[0])
+            except Exception:  # in a `deliver` or `unlinked` that was overridden
+                logger.exception("telling of the end of a process of %s failed", self.name)
             finally:
                 self._ending.popleft()
 
     def _bury(self, process: Process) -> None:
+        if process._task is not None:
+            process._task.cancel()
         for name in [n for n, p in self._names.items() if p is process]:
             del self._names[name]
         self._node_monitors.pop(process.pid, None)
         self.ties.end(process)
-        if process._task is not None:
-            process._task.cancel()
 
     # Messages
 

@@ -30,6 +30,9 @@ EXIT: Final = Atom("EXIT")
 DOWN: Final = Atom("DOWN")
 PROCESS: Final = Atom("process")
 
+MESSAGES_PER_TURN = 64
+"""So many messages are received before the event loop gets a turn."""
+
 current_process: ContextVar[Process | None] = ContextVar("current_process", default=None)
 """The process that runs this code, if one does."""
 
@@ -56,6 +59,8 @@ class Process:
         self.node = node
         self.pid = pid
         self.parent_pid = None
+        self.alive = True
+        """Until it has ended; `exit_reason` tells how then, though `terminate` may be under way."""
         self.exit_reason: Term = None
         self.links: set[Pid] = set()
         self.unlinking: dict[Pid, int] = {}
@@ -63,6 +68,7 @@ class Process:
         self.monitors: set[Reference] = set()
         self._mailbox: deque[Term] = deque()
         self._waiter: asyncio.Future[None] | None = None
+        self._received = 0
 
     async def run(self) -> None:
         """What the process does; it exits with reason `normal` when this returns.
@@ -81,12 +87,22 @@ class Process:
     async def receive(self, timeout: float | None = None) -> Term:
         """The next message, waiting up to `timeout` seconds (None: for ever).
 
-        Raises `TimeoutError`. When cancelled, no message is lost.
+        Raises `TimeoutError`. When cancelled, no message is lost. Once the process has ended, there
+        is none: it is cancelled again, should it have survived that.
         """
-        if not self._mailbox:
+        await self._take_turn()
+        if self.alive and not self._mailbox:
             async with asyncio.timeout(timeout):
                 await self._message_arrival()
+        if not self.alive:
+            raise asyncio.CancelledError
         return self._mailbox.popleft()
+
+    async def _take_turn(self) -> None:
+        """Let others run now and then, however much there is to do."""
+        self._received += 1
+        if self._received % MESSAGES_PER_TURN == 0:
+            await asyncio.sleep(0)
 
     async def _message_arrival(self) -> None:
         while not self._mailbox:
@@ -133,7 +149,7 @@ class Process:
 def is_normal(reason: Term) -> bool:
     """Whether a process that ended with this reason did as it should."""
     match reason:
-        case "normal" | "shutdown" | ("shutdown", _):
+        case "normal" | "shutdown" | tuple(("shutdown", _)):
             return True
     return False
 
@@ -145,9 +161,9 @@ def exit_reason_of(error: BaseException, process: Process) -> Term:
         call = (Atom("gen_server"), Atom("call"), [str(error.process)])
         return error.reason if error.process is None else (error.reason, call)
     if isinstance(error, asyncio.CancelledError):
-        return KILLED if process.exit_reason is None else process.exit_reason
-    return (
-        Atom("python_error"),
-        type(error).__name__.encode(),
-        str(error).encode(errors="replace"),
-    )
+        return KILLED if process.alive else process.exit_reason
+    try:
+        text = str(error)
+    except Exception as failure:
+        text = f"{type(failure).__name__} in its str"
+    return Atom("python_error"), type(error).__name__.encode(), text.encode(errors="replace")

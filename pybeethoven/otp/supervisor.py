@@ -196,18 +196,18 @@ class Supervisor(GenServer):
                 return self._which_children()
             case "count_children":
                 return self._count_children()
-            case ("terminate_child", id):
+            case tuple(("terminate_child", id)):
                 return await self._reply(self._terminate_child, id)
-            case ("restart_child", id):
+            case tuple(("restart_child", id)):
                 return await self._reply(self._restart_child, id)
-            case ("delete_child", id):
+            case tuple(("delete_child", id)):
                 return await self._reply(self._delete_child, id)
         return (ERROR, NOTSUP)
 
     async def handle_cast(self, message: Term) -> None:
         """Try again to restart a child; ignore anything else."""
         match message:
-            case ("try_again_restart", str() as id):
+            case tuple(("try_again_restart", str() as id)):
                 child = self._children.get(id)
                 if child is not None and child.restarting:
                     await self._restart(child)
@@ -217,7 +217,7 @@ class Supervisor(GenServer):
     async def handle_info(self, message: Term) -> None:
         """Take the end of a child; ignore anything else."""
         match message:
-            case ("EXIT", Pid() as pid, reason):
+            case tuple(("EXIT", Pid() as pid, reason)):
                 for child in self._children.values():
                     if child.pid == pid:
                         await self._process_end(child, reason)
@@ -312,9 +312,11 @@ class Supervisor(GenServer):
         child.pid, child.restarting = None, False
         if child.spec.restart == "temporary":
             self._children.pop(child.spec.id, None)
-        if process is None or pid is None:
+        if process is None:
             return
         await self._end(process, child.spec)
+        if pid is None:
+            return
         self.unlink(pid, flush=True)
         killed = child.spec.shutdown == "brutal_kill" and process.exit_reason == KILLED
         if not killed and not is_normal(process.exit_reason):
@@ -329,6 +331,7 @@ class Supervisor(GenServer):
                 return
             logger.error("child %r did not end in %s seconds and is killed", spec.id, limit)
         self.node.exit(process, KILL)
+        await asyncio.sleep(0)
         if process._task is not None:  # the signal does nothing to one that is in its `terminate`
             process._task.cancel()
         if not await process.wait_end(KILL_TIME):
@@ -394,4 +397,4 @@ class Supervisor(GenServer):
 
 
 def _is_amount(value: object) -> bool:
-    return isinstance(value, int | float) and value >= 0
+    return isinstance(value, int | float) and 0 <= value <= 1e9

@@ -10,7 +10,7 @@ from contextlib import suppress
 from typing import TYPE_CHECKING, Final
 
 from pybeethoven.errors import BeethovenError, EncodeError
-from pybeethoven.etf import Atom, Term, encode
+from pybeethoven.etf import Atom, Term, decode, encode
 from pybeethoven.otp.process import Process, exit_reason_of
 
 if TYPE_CHECKING:
@@ -21,9 +21,10 @@ ERROR: Final = Atom("error")
 NOTSUP: Final = Atom("notsup")
 DATA: Final = Atom("data")
 
-BOOKKEEPING: Final = frozenset(
-    ("node", "pid", "parent_pid", "exit_reason", "links", "unlinking", "watchers", "monitors")
-) | {"started", "trap_exit"}
+BOOKKEEPING: Final = {
+    *("node", "pid", "parent_pid", "alive", "exit_reason", "started", "trap_exit"),
+    *("links", "unlinking", "watchers", "monitors"),
+}
 """The attributes that every process has; no part of its state."""
 
 
@@ -35,11 +36,11 @@ def answer(server: GenServer, request: Term, *, suspended: bool) -> Term:
             return OK
         case "get_status":
             return _status(server, suspended)
-        case ("debug", ("log_to_file", _)):
+        case tuple(("debug", ("log_to_file", _))):
             return (ERROR, Atom("open_file"))
-        case ("debug", _):
+        case tuple(("debug", _)):
             return Atom("unknown_debug")
-        case ("replace_state", _) | ("change_code", _, _, _):
+        case tuple(("replace_state", _) | ("change_code", _, _, _)):
             return (ERROR, NOTSUP)
     return (ERROR, (Atom("unknown_system_msg"), request))
 
@@ -49,11 +50,12 @@ async def tell_state(process: Process, from_: From, state: Term) -> None:
 
     Nothing in the request tells which is expected, so the caller's node is asked what it is.
     """
-    newer = True
-    with suppress(BeethovenError, ValueError):
-        release = [Atom("otp_release")]
-        answer = await process.node.rpc(from_[0].node, "erlang", "system_info", release)
-        newer = int(bytes(answer)) >= 26
+    newer, node = True, from_[0].node
+    if node != process.node.name:
+        with suppress(BeethovenError, ValueError):
+            release = [Atom("otp_release")]
+            answer = await process.node.rpc(node, "erlang", "system_info", release)
+            newer = int(bytes(answer)) >= 26
     failed = type(state) is tuple and state[:1] == (ERROR,)
     process.node.reply(from_, (OK, state) if newer and not failed else state)
 
@@ -84,8 +86,7 @@ def _shown(value: object) -> Term:
 def state_of(server: GenServer) -> Term:
     """What `format_state` gives; one that fails is told as `sys` tells it of a callback."""
     try:
-        state = server.format_state()
-        encode(state)
+        state = decode(encode(server.format_state()))  # as it is now, whatever comes after
     except Exception as error:
         failed = (ERROR, exit_reason_of(error, server))
         return (ERROR, (Atom("callback_failed"), (_name(server), Atom("format_state")), failed))

@@ -261,7 +261,13 @@ async def test_strange_requests_to_core_server(cluster: Peers, member: Member) -
         server = f'{{Beethoven.CoreServer, :"{PY}"}}'
         assert await a.eval(f"GenServer.call({server}, {{:what, 1}})") == atoms("error", "notsup")
         await a.eval(f"GenServer.cast({server}, {{:alert_me, 17}})")
-        await a.eval(f"GenServer.cast({server}, :what)")
+        for strange in (":what", "{:alert_me, [:a, :b]}", "[:alert_me, :a]", "{:alert_me, {}}"):
+            await a.eval(f"GenServer.cast({server}, {strange})")
+        for strange in ("[:add_node, :a@b]", "{:add_node, 1}", "{:add_node, 'x@y'}"):
+            answer = await a.eval(f"GenServer.call({server}, {strange})")
+            assert answer == atoms("error", "notsup")
+        error, text = await a.eval(f"GenServer.call({server}, {{:add_node, :no_name}})")
+        assert (error, text[:36]) == ("error", b"the node name Atom('no_name') has no")
         messages = [
             ":what",
             "{:nodedown}",

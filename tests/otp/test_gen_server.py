@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable
+from contextlib import suppress
 from typing import Any, TypeVar
 
 import pytest
@@ -22,7 +23,8 @@ from pybeethoven import (
     Term,
 )
 from pybeethoven.errors import CallTimeout, NoProcess, ProcessExit
-from pybeethoven.otp.gen_server import GEN_CALL, GEN_CAST, MESSAGES_PER_TURN, SYSTEM, reply_address
+from pybeethoven.otp.gen_server import GEN_CALL, GEN_CAST, SYSTEM, reply_address
+from pybeethoven.otp.process import MESSAGES_PER_TURN
 from pybeethoven.testing import Epmd
 from tests.helpers import Recorder, atoms, soon
 from tests.timing import UNIT
@@ -802,3 +804,116 @@ async def test_call_when_the_node_stops(epmd: Epmd) -> None:
     with pytest.raises(ProcessExit) as caught:
         await soon(call)
     assert caught.value.reason == SHUTDOWN
+
+
+async def survive_cancel() -> None:
+    """What many do: end a task of theirs, and so swallow being cancelled themselves."""
+    task = asyncio.ensure_future(asyncio.get_running_loop().create_future())
+    await asyncio.sleep(0)
+    with suppress(asyncio.CancelledError):
+        await task
+
+
+@pytest.mark.parametrize("where", ["init", "callback"])
+async def test_ended_process_does_nothing_more(node: Node, where: str) -> None:
+    """A process that survives being cancelled ends all the same, with nothing handled after."""
+    handled: list[Term] = []
+
+    class Survivor(GenServer):
+        async def init(self) -> None:
+            if where == "init":
+                ready.set()
+                await survive_cancel()
+
+        async def handle_cast(self, message: Term) -> None:
+            handled.append(message)
+            ready.set()
+            await survive_cancel()
+
+    ready, server = asyncio.Event(), Survivor()
+    starting = asyncio.ensure_future(node.start(server))
+    if where == "callback":
+        await soon(starting)
+        for number in range(3):
+            node.cast(server, number)
+    await soon(ready.wait())
+    node.exit(server, KILL)
+    assert await soon(server.wait_end())
+    assert handled == ([] if where == "init" else [0])
+    if where == "init":
+        with pytest.raises(ProcessExit):
+            await soon(starting)
+
+
+async def test_kills_itself(node: Node) -> None:
+    """Nothing is handled once a handler has ended its own process."""
+    handled: list[Term] = []
+
+    class Suicidal(GenServer):
+        async def handle_cast(self, message: Term) -> None:
+            handled.append(message)
+            self.node.exit(self, KILL)
+
+    server = Suicidal()
+    await node.start(server)
+    for number in range(3):
+        node.cast(server, number)
+    await soon(server.wait_end())
+    assert handled == [0]
+
+
+class Unprintable(Exception):
+    """A crash whose text can't be had."""
+
+    def __str__(self) -> str:
+        raise ValueError("no")
+
+
+async def test_crash_without_text(node: Node) -> None:
+    """It is a crash all the same, and `terminate` is called."""
+    ended: list[Term] = []
+
+    class Crashing(GenServer):
+        async def handle_cast(self, message: Term) -> None:
+            raise Unprintable
+
+        async def terminate(self, reason: Term) -> None:
+            ended.append(reason)
+
+    server = Crashing()
+    await node.start(server)
+    node.cast(server, 1)
+    await soon(server.wait_end())
+    assert (
+        ended == [server.exit_reason] == [(PYTHON_ERROR, b"Unprintable", b"ValueError in its str")]
+    )
+
+
+async def test_time_out_of_a_linked_start(node: Node) -> None:
+    """Who gives up starting a linked server lives on, and hears nothing of it."""
+
+    class Slow(GenServer):
+        async def init(self) -> None:
+            await asyncio.get_running_loop().create_future()
+
+    class Parent(GenServer):
+        trap_exit = True
+
+        async def handle_call(self, request: Term, from_: From) -> Term:
+            with pytest.raises(TimeoutError):
+                async with asyncio.timeout(0.01 * UNIT):
+                    await self.node.start(Slow(), link=True)
+            return [len(self.links), len(self._mailbox)]
+
+    parent = Parent()
+    await node.start(parent)
+    assert await soon(node.call(parent, Atom("start"))) == [0, 0]
+
+
+async def test_lists_are_no_tuples(node: Node, server: Server) -> None:
+    """What looks like a system message but for being a list is none."""
+    recorder = Recorder()
+    node.spawn(recorder)
+    node.send(server, (SYSTEM, (recorder.pid, 1), [Atom("terminate"), BOOM]))
+    assert (await recorder.next())[1][0] == "error"
+    assert await soon(node.call(server, (Atom("echo"), 1))) == 1
