@@ -61,8 +61,10 @@ REJOIN_INTERVAL: Final = 1.0
 
 ADD_NODE_ROUNDS: Final = 3
 ADD_NODE_PAUSE: Final = 0.1
-"""Every peer is asked so many times to add a node, with so many seconds between two rounds: 0.3.9's
-CoreServer crashes now and then, and is back in some milliseconds."""
+ADD_NODE_ASK_TIME: Final = 1.0
+"""Peers that can are asked so many times to add a node, with so many seconds between two rounds:
+0.3.9's CoreServer crashes now and then, and is back in some milliseconds. A peer has the last, in
+seconds, to say whether it can."""
 
 _ALERTS: Final = ((ONLINE, None), (ONLINE, OFFLINE), (OFFLINE, ONLINE))
 
@@ -315,6 +317,13 @@ class CoreServer(DistrServer, subscribe=True):
         if not self._supervised or reason in (NORMAL, SHUTDOWN):
             self.end_updates()
 
+    def keeps(self, message: Term) -> bool:
+        """The tracker's events, and what followers have asked for."""
+        match message:
+            case tuple(("$gen_cast", tuple(("alert_me", _)))):
+                return True
+        return super().keeps(message)
+
     def format_state(self) -> Term:
         """What `:sys.get_state` shows, as an Elixir CoreServer has it: `{mode, followers}`."""
         return (self._mode, list(self._followers))
@@ -354,12 +363,13 @@ class CoreServer(DistrServer, subscribe=True):
 
     async def _rejoin(self, process: Process) -> None:
         """A peer has marked us offline, maybe for an earlier life of ours: have one correct it."""
-        while (source := self.mirror.source) is not None and self._is_offline():
-            logger.info("asking %s to call this node online again", source)
-            try:
-                await self._add_node_at(Atom(source), self.node.name)
-            except BeethovenError as error:
-                logger.warning("%s did not add this node again: %s", source, error)
+        while self._is_offline():
+            if (source := self.mirror.source) is not None:
+                logger.info("asking %s to call this node online again", source)
+                try:
+                    await self._add_node_at(source, self.node.name)
+                except BeethovenError as error:
+                    logger.warning("%s did not add this node again: %s", source, error)
             await asyncio.sleep(REJOIN_INTERVAL)
         self._rejoining = None
 
@@ -376,23 +386,27 @@ class CoreServer(DistrServer, subscribe=True):
         self.node.reply(from_, answer)
 
     async def _add_node(self, name: Atom) -> None:
-        source = self._source(name)
-        running = [Atom("running_db_nodes")]
-        others = await self.node.rpc(source, "mnesia", "system_info", running)
-        peers = [source, *(node for node in others if node != source)]
-        for attempt, peer in enumerate(ADD_NODE_ROUNDS * peers, 1):
-            try:
-                await self._add_node_at(peer, name)
-                break
-            except BeethovenError as error:
-                logger.info("%s did not add %s: %s", peer, name, error)
-                if attempt == ADD_NODE_ROUNDS * len(peers):
-                    raise
-                if attempt % len(peers) == 0:
-                    await asyncio.sleep(ADD_NODE_PAUSE)
-        await self.mirror.catch_up()
+        self._source(name)
+        for attempt in range(1, ADD_NODE_ROUNDS + 1):
+            for peer in self.peers():
+                try:
+                    if await self._runs_mnesia(peer):
+                        await self._add_node_at(peer, name)
+                        return await self.mirror.catch_up()
+                except BeethovenError as error:
+                    logger.info("%s did not add %s: %s", peer, name, error)
+                    failure = error
+            if attempt < ADD_NODE_ROUNDS:
+                await asyncio.sleep(ADD_NODE_PAUSE)
+        raise failure
 
-    async def _add_node_at(self, peer: Atom, name: Atom) -> None:
+    async def _runs_mnesia(self, peer: str) -> bool:
+        """Whether a peer can add nodes; one that is no BEAM would only ask another."""
+        asked = [Atom("is_running")]
+        answer = await self.node.rpc(peer, "mnesia", "system_info", asked, ADD_NODE_ASK_TIME)
+        return bool(answer == "yes")
+
+    async def _add_node_at(self, peer: str, name: Atom) -> None:
         answer = await self.node.call((NAME, peer), (ADD_NODE, name))
         if answer != "ok":
             raise MirrorError(f"{peer} did not add {name}: it answered {brief(answer)}")
@@ -426,7 +440,7 @@ class CoreServer(DistrServer, subscribe=True):
 
     def _mark_lost_nodes(self) -> None:
         """With no BEAM peer left, nobody else turns a dead node's row offline."""
-        if self.mirror.source is None:
+        if self.mirror.detached:
             connected = self.node.nodes()
             for node in self._others_online():
                 if node not in connected:

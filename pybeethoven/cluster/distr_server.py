@@ -7,15 +7,26 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import secrets
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar, Final, Literal, Self, TypeAlias, get_args
 
 from pybeethoven.cluster.tracker import CORE_TRACKER
-from pybeethoven.errors import BeethovenError, ConfigError, MirrorError, TableTimeout, brief
-from pybeethoven.etf import Atom, Term
+from pybeethoven.errors import (
+    BeethovenError,
+    CallTimeout,
+    ConfigError,
+    MirrorError,
+    NoConnection,
+    RpcError,
+    TableTimeout,
+    brief,
+)
+from pybeethoven.etf import Atom, Pid, Term
 from pybeethoven.mnesia import (
     DETAILED,
+    EVENT,
     SIMPLE,
     Change,
     Context,
@@ -37,6 +48,7 @@ logger = logging.getLogger(__name__)
 
 CopyType: TypeAlias = Literal["multi", "local"]
 
+CREATED_BY: Final = Atom("pybeethoven_created_by")
 CORE_SERVER: Final = Atom("Elixir.Beethoven.CoreServer")
 """The name of the process that knows the cluster's nodes."""
 
@@ -112,6 +124,8 @@ class DistrServer(GenServer):
             order=self.order,
         )
         self._telling = False
+        self._token: bytes | None = None
+        """Tells a table that we have created, until `create_action` is done."""
 
     # To be overridden
 
@@ -244,7 +258,8 @@ class DistrServer(GenServer):
         await self.mirror.transaction(*operations, timeout=timeout)
 
     async def dirty_write(self, row: Row, timeout: float | None = CALL_TIMEOUT) -> None:
-        """Put a row in, without a transaction; else as `transaction`."""
+        """Put a row in, without a transaction; else as `transaction`. As Mnesia's dirty functions
+        do, it waits for one peer only: where that one dies at once, the others may not have it."""
         await self.mirror.dirty(Write(row), timeout)
 
     async def dirty_delete(self, key: Term, timeout: float | None = CALL_TIMEOUT) -> None:
@@ -264,6 +279,18 @@ class DistrServer(GenServer):
 
     # For the node
 
+    def attach(self, node: Any, pid: Pid) -> None:
+        """Make it a process of `node`; run again, it first gets what it had not handled yet of that
+        which nobody will tell it again."""
+        left = [message for message in self.unhandled() if self.keeps(message)]
+        super().attach(node, pid)
+        for message in left:
+            self.deliver(message)
+
+    def keeps(self, message: Term) -> bool:
+        """Whether a message is still to be handled after the end of the process that got it."""
+        return type(message) is tuple and message[:1] == (EVENT,)
+
     async def init(self) -> None:
         """Create the table if it is missing, mirror it, and call `entry_point`.
 
@@ -272,9 +299,11 @@ class DistrServer(GenServer):
         """
         created = await self._create_missing()
         self._telling = not created
+        await self.mirror.wait_end()
         await self.node.start(self.mirror, link=True)
         if created:
             await self.create_action(self.config())
+            self._token = None
             self._telling = True
         await self.entry_point(self.init_arg)
 
@@ -294,46 +323,58 @@ class DistrServer(GenServer):
         return tables
 
     async def _create_missing(self) -> bool:
-        """Whether we have created the table. Then, or if it was there, a peer has loaded it."""
+        """Whether it is for us to call `create_action`. A peer has loaded the table then."""
+        if self.mirror.known and self._token is None:
+            return False
         for peer in self.peers():
             try:
                 tables = await self._tables(peer)
-            except BeethovenError as error:
-                logger.info("%s did not tell its tables: %s", peer, error)
+                # A table made on a node whose Mnesia is not the cluster's yet would keep it out.
+                if CORE_TRACKER not in tables and self.node.process(CORE_SERVER) is not None:
+                    continue
+                if self.get_table_name() not in tables:
+                    await self._create(peer)
+            except (NoConnection, CallTimeout, RpcError) as error:
+                logger.info("%s did not create %s: %s", peer, self.get_table_name(), error)
                 continue
-            # A table made on a node whose Mnesia is not the cluster's yet would keep it out.
-            if CORE_TRACKER in tables or self.node.process(CORE_SERVER) is None:
-                created = self.get_table_name() not in tables and await self._create(peer)
-                loaded = [[self.get_table_name()], int(CALL_TIMEOUT * 1000)]
-                await self.node.rpc(peer, "mnesia", "wait_for_tables", loaded, None)
-                await self._check_table(peer)
-                return created
-        if self.mirror.known:
-            return False
+            await self._check_table(peer)
+            return self._token is not None and await self._has_token(peer)
         raise MirrorError(f"no peer is connected to have the table {self.get_table_name()}")
+
+    async def _has_token(self, peer: str) -> bool:
+        """Whether the table is of our making, even if we have not heard that it was made."""
+        properties = await self._info(peer, "user_properties")
+        return (CREATED_BY, self._token) in properties
+
+    async def _info(self, peer: str, item: str) -> Term:
+        args = [self.get_table_name(), Atom(item)]
+        return await self.node.rpc(peer, "mnesia", "table_info", args)
 
     async def _check_table(self, peer: str) -> None:
         config = self.config()
+        loading = [[self.get_table_name()], int(CALL_TIMEOUT * 1000)]
+        if await self.node.rpc(peer, "mnesia", "wait_for_tables", loading, None) != "ok":
+            raise MirrorError(f"{peer} does not get the table {config.table_name} loaded")
         for item, wanted in (("type", config.data_type), ("attributes", list(config.columns))):
-            args = [self.get_table_name(), Atom(item)]
-            there = await self.node.rpc(peer, "mnesia", "table_info", args)
-            if there != wanted:
+            if (there := await self._info(peer, item)) != wanted:
                 raise MirrorError(
                     f"the cluster's table {config.table_name} has {item} {brief(there)}, "
                     f"but config() has {brief(wanted)}"
                 )
 
-    async def _create(self, peer: str) -> bool:
+    async def _create(self, peer: str) -> None:
         config = self.config()
         nodes = [peer]
         if config.copy_type == "multi":
             nodes = await self.node.rpc(peer, "mnesia", "system_info", [Atom("running_db_nodes")])
-        create = [self.get_table_name(), config.options(nodes)]
-        match await self.node.rpc(peer, "mnesia", "create_table", create):
-            case ("atomic", "ok"):
-                return True
-            case ("aborted", ("already_exists", _)):
-                return False
+        self._token = self._token or secrets.token_bytes(8)
+        options = [*config.options(nodes), (Atom("user_properties"), [(CREATED_BY, self._token)])]
+        # However long it takes: a node that does not answer is down at last.
+        match await self.node.rpc(
+            peer, "mnesia", "create_table", [self.get_table_name(), options], None
+        ):
+            case ("atomic", "ok") | ("aborted", ("already_exists", _)):
+                return
             case answer:
                 raise MirrorError(
                     f"{peer} could not create the table {self.get_table_name()}: {brief(answer)}"

@@ -56,7 +56,7 @@ def apply_event(table: Table, event: Term) -> list[Change]:
             return [Change(operation, row, old_rows, by)]
         case tuple(("mnesia_table_event", ("delete", "schema", ("schema", table.name), *_, by))):
             # `clear_table` looks like the end of the table and the start of a new one.
-            return [change for row in table.rows() for change in _delete_key(table, row[1], by)]
+            return delete_all(table, by)
     return []
 
 
@@ -93,6 +93,11 @@ def apply_snapshot(
             changes.append(Change(WRITE, row, table.read(row[1])))
             table.write(row)
     return changes
+
+
+def delete_all(table: Table, activity: Term = None) -> list[Change]:
+    """Take every row out, and give a change for each key."""
+    return [change for row in table.rows() for change in _delete_key(table, row[1], activity)]
 
 
 def _delete_object(table: Table, row: Row) -> list[Row]:

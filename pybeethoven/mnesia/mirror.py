@@ -32,7 +32,14 @@ from pybeethoven.errors import (
 )
 from pybeethoven.etf import Atom, Export, Pid, Reference, Term
 from pybeethoven.mnesia import operations
-from pybeethoven.mnesia.events import WRITE, Change, apply_event, apply_snapshot, table_event
+from pybeethoven.mnesia.events import (
+    WRITE,
+    Change,
+    apply_event,
+    apply_snapshot,
+    delete_all,
+    table_event,
+)
 from pybeethoven.mnesia.operations import Call, Operation
 from pybeethoven.mnesia.table import Row, Table
 from pybeethoven.otp import GenServer, Process
@@ -84,7 +91,10 @@ class _Subscriber(Process):
 
     async def run(self) -> None:
         """Live until ended."""
-        await asyncio.get_running_loop().create_future()
+        try:
+            await asyncio.get_running_loop().create_future()
+        finally:
+            self.unlinked(self.pid)
 
 
 class Mirror(GenServer):
@@ -125,7 +135,9 @@ class Mirror(GenServer):
         self._subscriber: _Subscriber | None = None
         self._monitor: Reference | None = None
         self._followers: dict[tuple[Pid, Atom], Reference] = {}
-        self._marks: dict[Reference, asyncio.Future[bool]] = {}
+        self._marks: dict[Reference, asyncio.Future[str | None]] = {}
+        """Writes under way; each is settled with None, or with what went wrong."""
+        self._retry: asyncio.TimerHandle | None = None
 
     # For other processes
 
@@ -171,6 +183,8 @@ class Mirror(GenServer):
     async def _run(self, calls: list[Call], timeout: float | None) -> list[Term]:
         """What the source answers to each of `calls`, once `table` shows what they did."""
         self.check_started()
+        if not self.alive:
+            raise MirrorError(f"{self.table.name} was not changed: its server does not run")
         try:
             async with asyncio.timeout(timeout):
                 await self._settled.wait()
@@ -206,13 +220,12 @@ class Mirror(GenServer):
         args = operations.one_after_another(marked)
         try:
             results: list[Term] = await self.node.rpc(self.source, "lists", "zipwith", args, None)
-            if await seen:
-                return results
+            failure = await seen
         finally:
             del self._marks[mark]
-        raise MirrorError(
-            f"the peer that changed {self.table.name} has gone, and no other has a copy"
-        )
+        if failure is not None:
+            raise MirrorError(failure)
+        return results
 
     # For the node
 
@@ -225,22 +238,31 @@ class Mirror(GenServer):
     async def init(self) -> None:
         """Take the first peer that offers the table, if there are peers at all.
 
-        Raises `MirrorError` when none of them does, the table is required and was never mirrored.
+        Raises `MirrorError` when none of them does and the table is required. When run again, it
+        looks for a peer after this.
         """
         self._followers = {key: self.monitor(key[0]) for key in self._followers}
-        known = self.known
-        if not known and not self._peers():
-            self._lose_source()
-            return
+        self.source = None
+        self._settled.clear()
+        if self.known:  # run again: the rows are there, and others wait for us
+            self.deliver(_Word.RETRY)
+        elif not self._peers():
+            self._lose_source(None)
+        else:
+            await self._attach_first()
+
+    async def _attach_first(self) -> None:
         try:
-            changes = await self._attach()
+            await self._attach()
         except MirrorError:
-            if self._required and not known:
+            if self._required:
+                self._lose_source(None)
                 raise
             self._detach()
-            return
-        for change in changes if known else []:
-            self._tell(change)
+        except BaseException:
+            self._give_up()
+            self._lose_source(None)
+            raise
 
     async def handle_info(self, message: Term) -> None:
         """Apply an event, or change the source when it has ended."""
@@ -253,7 +275,7 @@ class Mirror(GenServer):
             case _Word.RETRY if self.source is None:
                 await self._change_source()
             case ("pybeethoven_written", Reference() as mark):
-                self._settle(mark, True)
+                self._settle(mark, None)
             case _:
                 for change in apply_event(self.table, message):
                     self._tell(change)
@@ -270,7 +292,7 @@ class Mirror(GenServer):
     async def terminate(self, reason: Term) -> None:
         """Let the peer drop the subscription."""
         self._give_up()
-        self._lose_source()
+        self._lose_source(f"the mirror of {self.table.name} ended; what was asked may be done")
 
     def _tell(self, change: Change) -> None:
         self._on_change(change)
@@ -288,21 +310,29 @@ class Mirror(GenServer):
         for change in changes:
             self._tell(change)
 
-    def _detach(self) -> None:
-        self._lose_source()
-        self._on_detached()
-        asyncio.get_running_loop().call_later(RETRY_INTERVAL, self.deliver, _Word.RETRY)
+    @property
+    def detached(self) -> bool:
+        """Whether there is no source, and none is being looked for just now."""
+        return self.source is None and self._settled.is_set()
 
-    def _lose_source(self) -> None:
+    def _detach(self) -> None:
+        self._lose_source(f"the peer that changed {self.table.name} has gone; no other has a copy")
+        self._on_detached()
+        loop = asyncio.get_running_loop()
+        self._retry = loop.call_later(RETRY_INTERVAL, self.deliver, _Word.RETRY)
+
+    def _lose_source(self, failure: str | None) -> None:
         self.source = None
         self.attached.clear()
         self._settled.set()
+        if self._retry is not None:
+            self._retry.cancel()
         for mark in self._marks:
-            self._settle(mark, False)
+            self._settle(mark, failure)
 
-    def _settle(self, mark: Reference, seen: bool) -> None:
+    def _settle(self, mark: Reference, failure: str | None) -> None:
         if (future := self._marks.get(mark)) is not None and not future.done():
-            future.set_result(seen)
+            future.set_result(failure)
 
     async def _attach(self) -> list[Change]:
         for peer in self._peers():
@@ -331,8 +361,6 @@ class Mirror(GenServer):
         if answer != (Atom("ok"), peer):
             raise MirrorError(f"{peer} refused the subscription: {brief(answer)}")
         kind = await self._info(peer, "type")
-        if kind != self.table.type:
-            self.table = Table(self.table.name, type=kind)
         fresh = Table(self.table.name, await self._snapshot(peer), kind)
         if await self._info(peer, "where_to_read") != peer:
             raise MirrorError(f"{peer} has no copy any more")
@@ -345,8 +373,12 @@ class Mirror(GenServer):
         self._settled.set()
         # What the source before has done is in the snapshot, or lost with it.
         for mark in self._marks:
-            self._settle(mark, True)
-        return apply_snapshot(self.table, fresh.rows(), self._order)
+            self._settle(mark, None)
+        changes = []
+        if kind != self.table.type:
+            changes = delete_all(self.table)
+            self.table = Table(self.table.name, type=kind)
+        return changes + apply_snapshot(self.table, fresh.rows(), self._order)
 
     async def _info(self, peer: str, item: str) -> Term:
         args = [self.table.name, Atom(item)]

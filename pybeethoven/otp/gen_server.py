@@ -57,6 +57,10 @@ class GenServer(Process):
         done = self.started.done() and not self.started.cancelled()
         return done and self.started.exception() is not None
 
+    def unhandled(self) -> list[Term]:
+        """The messages that it got, or had got when it ended, and did not handle."""
+        return [] if not hasattr(self, "node") else [*self.__held, *self._mailbox]
+
     async def init(self) -> None:
         """Called first; `Node.start` returns when it does, and raises what it raises."""
 
