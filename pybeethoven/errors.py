@@ -18,7 +18,12 @@
     ├── CallTimeout              no answer within the time given (also TimeoutError)
     ├── TableTimeout             a table was not there within the time given (also TimeoutError)
     ├── NotReady                 Beethoven was not ready within the time given (also TimeoutError)
-    ├── RpcError                 a remote function raised; `.kind`, `.reason` tell what
+    ├── RpcError                 a remote function did not return; `.kind`, `.reason` tell why
+    │   ├── ErlangThrow          it threw
+    │   ├── ErlangExit           it exited
+    │   │   └── ExitSignal       an exit signal ended the process that ran it
+    │   ├── ErlangError          it raised an error; `.stack` tells where
+    │   └── RpcRefused           it was not run at all
     ├── JoinError                a beacon was found, but it did not let us in
     ├── MirrorError              no peer offers the table
     ├── Aborted                  Mnesia refused a change, none was made; `.reason` tells why
@@ -30,7 +35,11 @@ outside.
 
 from __future__ import annotations
 
-from typing import Any
+from collections.abc import Sequence
+from typing import Any, ClassVar, Final
+
+_SHOWN_FRAMES: Final = 3
+"""So many frames of an Erlang stack trace are in the text of an error."""
 
 
 def brief(term: Any) -> str:
@@ -142,17 +151,74 @@ class RpcError(BeethovenError):
     """A function on another node did not return.
 
     `kind` is `throw`, `exit`, `error` (what the function did) or `erpc` (it was not run at all);
-    `reason` is the term that came with it, `stack` the remote stack trace, or an empty list.
+    `reason` is the term that came with it, `stack` Erlang's stack trace, innermost call first, or
+    empty.
+
+    There is a class below for each. An exported function may raise `ErlangThrow`, `ErlangExit` and
+    `ErlangError` itself: its caller, on whatever node, gets the same.
+    Source: https://www.erlang.org/doc/apps/kernel/erpc.html#call/5
     """
 
-    def __init__(self, kind: str, reason: Any, stack: Any = ()) -> None:
-        super().__init__(kind, reason)
-        self.kind = kind
+    kind: ClassVar[str]
+
+    def __init__(self, reason: Any, stack: Sequence[Any] = ()) -> None:
+        super().__init__(reason, stack)
         self.reason = reason
         self.stack = stack
 
     def __str__(self) -> str:
-        return f"{self.kind}: {brief(self.reason)}"
+        frames = [_frame_text(frame) for frame in self.stack[:_SHOWN_FRAMES]]
+        more = ["..."] if len(self.stack) > _SHOWN_FRAMES else []
+        where = f" in {', '.join(frames + more)}" if frames else ""
+        return f"{self.kind}: {brief(self.reason)}{where}"
+
+
+class ErlangThrow(RpcError):
+    """The function threw `reason`: Erlang's `throw`."""
+
+    kind = "throw"
+
+
+class ErlangExit(RpcError):
+    """The function exited with `reason`: Erlang's `exit`."""
+
+    kind = "exit"
+
+
+class ExitSignal(ErlangExit):
+    """The process that ran the function was ended with `reason`: erpc's `{signal, Reason}`."""
+
+
+class ErlangError(RpcError):
+    """The function raised an error: Erlang's `error`. `reason` is `undef` when there is no such
+    function, `(python_error, class, text)` for an exception of a Python node."""
+
+    kind = "error"
+
+
+class RpcRefused(RpcError):
+    """The other node did not run the function, for `reason`: erpc's `{erpc, Reason}`."""
+
+    kind = "erpc"
+
+
+def _frame_text(frame: Any) -> str:
+    """`module:function/arity (file:line)`; a frame that is none as `brief` shows it."""
+    match frame:
+        case (str() as module, str() as function, list() | int() as arity, list() as location):
+            count = len(arity) if isinstance(arity, list) else arity
+            return f"{module}:{function}/{count}{_location_text(location)}"
+    return brief(frame)
+
+
+def _location_text(location: list[Any]) -> str:
+    match location:
+        case [("file", list() as file), ("line", int() as line), *_]:
+            try:
+                return f" ({''.join(map(chr, file))}:{line})"
+            except (TypeError, ValueError, OverflowError):
+                return ""  # not a string of Erlang's, a list of characters
+    return ""
 
 
 class JoinError(BeethovenError):

@@ -8,12 +8,13 @@ from __future__ import annotations
 
 import asyncio
 import contextvars
+import functools
 import logging
 import secrets
 from collections import deque
 from collections.abc import Awaitable, Callable, Iterable
 from types import TracebackType
-from typing import Any, Final, Self, TypeAlias
+from typing import Any, Final, Self, TypeAlias, overload
 
 from pybeethoven.dist import control
 from pybeethoven.errors import (
@@ -27,8 +28,9 @@ from pybeethoven.errors import (
 )
 from pybeethoven.etf import Atom, ImproperList, Pid, Reference, Term, encode
 from pybeethoven.net.network import HANDSHAKE_TIMEOUT, NET_TICKTIME, Network
-from pybeethoven.otp import net_kernel, rpc
+from pybeethoven.otp import net_kernel, rex, rpc
 from pybeethoven.otp.cookie import check_cookie, read_cookie
+from pybeethoven.otp.exports import Exports, F, check_name
 from pybeethoven.otp.gen_server import ALIAS, GEN_CALL, GEN_CAST, From, GenServer, reply_address
 from pybeethoven.otp.process import (
     DOWN,
@@ -98,6 +100,7 @@ class Node:
     ) -> None:
         self.name = Atom(name)
         self.ties = Ties(self)
+        self.exports = Exports()
         self._signals = Signals(self)
         self.network = Network(
             name,
@@ -146,6 +149,7 @@ class Node:
             await self.network.start()
             self._adopt(self._outside)
             await self.start(net_kernel.NetKernel(), name=net_kernel.NAME)
+            await self.start(rex.Rex(), name=rex.NAME)
         except BaseException:
             await self.stop()
             raise
@@ -394,8 +398,52 @@ class Node:
         args: Iterable[Term],
         timeout: float | None = CALL_TIMEOUT,
     ) -> Term:
-        """Run a function on a BEAM node and give what it returns; see `rpc.call`."""
-        return await rpc.call(self, peer, module, function, list(args), timeout)
+        """Run `module:function(args...)` on the node `peer` and give what it returns.
+
+        As everywhere, a `str` among `args` is sent as a binary; an atom is an `Atom`:
+        `node.rpc("a@host", "mnesia", "system_info", [Atom("tables")])`.
+
+        Waits up to `timeout` seconds (None: for ever). Raises `ErlangThrow`, `ErlangExit` or
+        `ErlangError` for what the function raised, `RpcRefused` when it was not run (all four are
+        `RpcError`), `NoConnection`, `CallTimeout`; `ConfigError` for a `peer` that is no name of a
+        node. After a time-out, or when cancelled, the function goes on running there; its result is
+        dropped. Source: https://www.erlang.org/doc/apps/kernel/erpc.html#call/5
+        """
+        return await rpc.call(self, peer, module, function, args, timeout)
+
+    @overload
+    def export(self, module: str, function: F, *, name: str | None = None) -> F: ...
+
+    @overload
+    def export(self, module: str, *, name: str | None = None) -> Callable[[F], F]: ...
+
+    def export(self, module: str, function: F | None = None, *, name: str | None = None) -> Any:
+        """Let other nodes run a function as `module:name`, by `rpc`, `erpc` or `spawn`.
+
+            @node.export("Elixir.Billing")
+            async def charge(account: bytes, cents: int) -> Term: ...
+
+            node.export("Elixir.Billing", ledger.balance, name="balance")
+
+        Elixir calls the first as `:erpc.call(node, Billing, :charge, ["me", 5])`. `name` is by
+        default the function's own. Of a class its public static and class methods are exported.
+        What is not exported, or not for so many arguments, is `undef` to callers; functions under
+        one name may differ in how many they take.
+
+        Each call runs as a process of its own (`node.caller()`), which exit signals end; an `async`
+        function is cancelled then. One that is not `async` holds up the whole node while it runs.
+        What the function returns is sent back. `ErlangThrow`, `ErlangExit` (or `ProcessExit`) and
+        `ErlangError` raised in it arrive as that, any other exception as an error
+        `{python_error, Class, Text}` with a stack trace, and so does a result that is no term.
+
+        Raises `ConfigError` for a name that is taken or can't be one, and for a function that can't
+        be called with a number of arguments alone.
+        """
+        if function is None:
+            check_name(module)
+            return functools.partial(self.export, module, name=name)
+        self.exports.add(module, function, name)
+        return function
 
     def caller(self) -> Process:
         """The process that runs this code, or the one that stands for code outside of any."""

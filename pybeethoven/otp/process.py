@@ -162,8 +162,13 @@ def exit_reason_of(error: BaseException, process: Process) -> Term:
         return error.reason if error.process is None else (error.reason, call)
     if isinstance(error, asyncio.CancelledError):
         return KILLED if process.alive else process.exit_reason
+    return python_error(error)
+
+
+def python_error(error: BaseException) -> Term:
+    """A Python exception as a term, `(python_error, class, text)` with two binaries."""
     try:
         text = str(error)
     except Exception as failure:
-        text = f"{type(failure).__name__} in its str"
-    return Atom("python_error"), type(error).__name__.encode(), text.encode(errors="replace")
+        text = f"no text: {type(failure).__name__} in its __str__"
+    return (Atom("python_error"), type(error).__name__.encode(), text.encode(errors="replace"))

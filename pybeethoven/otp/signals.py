@@ -11,7 +11,7 @@ from pybeethoven.dist import control
 from pybeethoven.dist.control import Control, Op
 from pybeethoven.errors import ProtocolError
 from pybeethoven.etf import Atom, Pid, Term
-from pybeethoven.otp import rpc
+from pybeethoven.otp import rpc, spawned
 from pybeethoven.otp.process import NOPROC
 
 if TYPE_CHECKING:
@@ -22,6 +22,8 @@ _ENDS: Final = {
     **dict.fromkeys((Op.PAYLOAD_EXIT, Op.PAYLOAD_EXIT2), (1, 2)),
     **dict.fromkeys((Op.MONITOR_P_EXIT, Op.PAYLOAD_MONITOR_P_EXIT), (1, 2)),
     **dict.fromkeys((Op.UNLINK_ID, Op.UNLINK_ID_ACK), (2, 3)),
+    Op.SPAWN_REQUEST: (2, 4),
+    Op.SPAWN_REPLY: (4, 2),
 }
 """Where in a control message the processes stand that it is from and to."""
 
@@ -151,8 +153,8 @@ class Signals:
 
     def _process_spawn_request(self, peer: str, received: Control, message: Term) -> None:
         _, request, sender, _, mfa, options = received
-        rpc.process_spawn_request(self._node, peer, request, sender, mfa, options, message)
+        spawned.process_spawn_request(self._node, peer, request, sender, mfa, options, message)
 
     def _process_spawn_reply(self, peer: str, received: Control, message: Term) -> None:
-        _, request, _, _, result = received
-        rpc.process_spawn_reply(self._node, request, result)
+        _, request, caller, _, result = received
+        rpc.process_spawn_reply(self._node, request, caller, result)

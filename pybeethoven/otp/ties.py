@@ -21,10 +21,11 @@ if TYPE_CHECKING:
 
 @dataclass(slots=True)
 class Monitor:
-    """A monitor that somebody on this node holds. `target`: a pid or (name, node)."""
+    """A monitor that somebody on this node holds. `target`: a pid or (name, node); (None, node) as
+    long as that node has not told which process it has spawned."""
 
     watcher: Pid
-    target: Pid | tuple[Atom, Atom]
+    target: Pid | tuple[Atom | None, Atom]
     on_down: Callable[[Term], None]
 
     @property
@@ -33,8 +34,8 @@ class Monitor:
         return self.target.node if isinstance(self.target, Pid) else self.target[1]
 
     @property
-    def process(self) -> Pid | Atom:
-        """The target as that node knows it: its pid or name."""
+    def process(self) -> Pid | Atom | None:
+        """The target as that node knows it: its pid or name, or None."""
         return self.target if isinstance(self.target, Pid) else self.target[0]
 
 
@@ -79,11 +80,13 @@ class Ties:
 
     def watch(self, reference: Reference, monitor: Monitor) -> None:
         """Hold a monitor: its `on_down(reason)` is called once, when the target is down."""
+        target = monitor.process
+        assert target is not None
         if monitor.peer != self._node.name:
-            signal = control.monitor_p(monitor.watcher, monitor.process, reference)
+            signal = control.monitor_p(monitor.watcher, target, reference)
             self._node.network.send(monitor.peer, *signal)
-        elif (process := self._node.process(monitor.process)) is not None:
-            process.watchers[reference] = (monitor.watcher, monitor.process)
+        elif (process := self._node.process(target)) is not None:
+            process.watchers[reference] = (monitor.watcher, target)
             monitor.target = process.pid
         else:
             monitor.on_down(NOPROC)
@@ -96,6 +99,14 @@ class Ties:
         if (watcher := self._node.process(monitor.watcher)) is not None:
             watcher.monitors.add(reference)
 
+    def spawned(self, reference: Reference, watcher: Pid, pid: Pid) -> None:
+        """`pid` is the process that another node has spawned, for a monitor that was kept with
+        `add_monitor` and may have been taken back since."""
+        if (monitor := self._monitors.get(reference)) is not None:
+            monitor.target = pid
+        else:
+            self._node.network.send(pid.node, *control.demonitor_p(watcher, pid, reference))
+
     def take_monitor(self, reference: Reference) -> Monitor | None:
         """Forget a monitor on this side and give it, if it is there."""
         monitor = self._monitors.pop(reference, None)
@@ -106,12 +117,12 @@ class Ties:
     def demonitor(self, reference: Reference) -> None:
         """See `Process.demonitor`."""
         monitor = self.take_monitor(reference)
-        if monitor is None:
+        if monitor is None or (target := monitor.process) is None:
             return
         if self._node.network.is_connected(monitor.peer):
-            signal = control.demonitor_p(monitor.watcher, monitor.process, reference)
+            signal = control.demonitor_p(monitor.watcher, target, reference)
             self._node.network.send(monitor.peer, *signal)
-        elif (process := self._node.process(monitor.process)) is not None:
+        elif (process := self._node.process(target)) is not None:
             process.watchers.pop(reference, None)
 
     def exit_from(self, sender: Pid, to: Pid, reason: Term) -> None:
