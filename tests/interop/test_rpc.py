@@ -342,6 +342,25 @@ async def test_a_result_that_is_no_term(a: BeamNode, node: Node) -> None:
     assert await a.eval(f'byte_size(:rpc.call(:"{PY}", Twin, :big, []))') == 5_000_000
 
 
+async def test_a_beam_gives_up(a: BeamNode, node: Node) -> None:
+    """It takes its monitor back when it wants to, and when its process was gone before the reply
+    came, whose flags tell it that there is a monitor."""
+    recorder = Recorder()
+    node.spawn(recorder)
+    node.export("Elixir.Twin", lambda: recorder.pid, name="recorder")
+    await a.eval(f'recorder = :erpc.call(:"{PY}", Twin, :recorder, [])')
+    wait = f':"{PY}", Twin, :wait, [recorder]'
+    for source in (
+        f"{{_, ref}} = :erlang.spawn_monitor({wait}); Process.demonitor(ref)",
+        f"spawn(fn -> :erlang.spawn_request({wait}, [:monitor]) end)",
+    ):
+        await a.eval(source)
+        called = node.process((await recorder.next())[1])
+        assert await a.eval(f'Node.ping(:"{PY}")') == "pong"
+        assert called is not None
+        assert called.watchers == {}
+
+
 async def test_many_calls_at_once(a: BeamNode, node: Node) -> None:
     """Calls run beside each other, each gets its own result, and nothing of them is left."""
 
