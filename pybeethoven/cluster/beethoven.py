@@ -62,6 +62,7 @@ class Beethoven:
         self.via: str | None = None
         """The node whose beacon let us in; None: standalone."""
         self._substrate: Substrate | None = None
+        self._joining: asyncio.Task[None] | None = None
         self._watcher: asyncio.Task[None] | None = None
 
     async def __aenter__(self) -> Self:
@@ -94,10 +95,21 @@ class Beethoven:
 
         Raises `NameTaken`, `EpmdUnreachable` or `EpmdError`; `ConfigError` if the name's host is
         not this machine; `JoinError` if no beacon lets us in; `MirrorError` if the cluster has no
-        tracker. On an error, or when cancelled, nothing stays behind.
+        tracker; `NotReady` if it leaves meanwhile. On an error, or when cancelled, nothing stays
+        behind.
         """
-        if self.node.running:
+        if self.node.running or self._is_joining():
             raise ConfigError(f"{self.node.name} has joined already; await leave() first")
+        self._joining = asyncio.create_task(self._join(), name=f"join {self.node.name}")
+        try:
+            await asyncio.shield(self._joining)
+        except asyncio.CancelledError:
+            if self._joining.cancelled():
+                raise NotReady(f"{self.node.name} left while it was joining") from None
+            await self.leave()
+            raise
+
+    async def _join(self) -> None:
         try:
             await self.node.start_node()
             self.via = await self._locator.seek()
@@ -105,8 +117,11 @@ class Beethoven:
             await self.node.start(self._substrate, name=NAME)
             self._watcher = asyncio.create_task(self._watch(self._substrate))
         except BaseException:
-            await self.leave()
+            await self.node.stop()
             raise
+
+    def _is_joining(self) -> bool:
+        return self._joining is not None and not self._joining.done()
 
     async def _watch(self, substrate: Substrate) -> None:
         """A member whose CoreServer is given up is none: leave, so that the others see it."""
@@ -118,8 +133,11 @@ class Beethoven:
     async def leave(self) -> None:
         """End all processes and disconnect; the peers see this node offline at once.
 
-        It may `join` again. When cancelled, leaving goes on.
+        It may `join` again. A `join` under way is given up. When cancelled, leaving goes on.
         """
+        if self._joining is not None and not self._joining.done():
+            self._joining.cancel()
+            await asyncio.wait({self._joining})
         await self.node.stop()
         if self._watcher is not None:
             await asyncio.wait({self._watcher})

@@ -57,6 +57,8 @@ def process_spawn_request(
     node: Node, peer: str, request: Reference, sender: Pid, mfa: Term, options: Term, args: Term
 ) -> None:
     """SPAWN_REQUEST came: start the process, tied to its parent as `options` say, and say so."""
+    if not node.running:
+        return  # the connection is about to end, which says all
     if not all(o in (LINK, MONITOR) or (type(o) is tuple and len(o) == 2) for o in options):
         node.network.send(peer, *control.spawn_reply(request, sender, 0, BADOPT))
         return

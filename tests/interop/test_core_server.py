@@ -250,6 +250,44 @@ async def test_changes_during_the_restart(cluster: Peers, member: Member) -> Non
         assert (update.node, update.status) == (C, ONLINE)
 
 
+async def test_killed_with_unread_messages(cluster: Peers, member: Member) -> None:
+    """What stood in the mailbox of a killed CoreServer is not lost: updates, and new followers."""
+    a = await cluster.start(A)
+    async with member() as py:
+        follower = Recorder()
+        py.node.spawn(follower)
+        await py.core_server.alert_me(follower)
+        updates = py.core_server.updates()
+        await a.eval(f":sys.suspend({SERVER})")
+        await a.eval("me = ControlShell.collect(:heard)")
+        await a.eval(f"GenServer.cast({SERVER}, {{:alert_me, me}})")
+        b = await cluster.start(B)
+        await py.core_server.mirror.catch_up()
+        assert follower.messages.empty()
+        py.node.exit(py.core_server, KILL)
+        assert await follower.next() == node_update(B, ONLINE)
+        assert (await soon(anext(updates))).status == ONLINE
+        assert await a.next_event("heard") == (Atom("heard"), node_update(B, ONLINE))
+        await b.kill()
+        assert await follower.next() == node_update(B, OFFLINE)
+        assert await a.next_event("heard") == (Atom("heard"), node_update(B, OFFLINE))
+
+
+async def test_answers_beside_a_frozen_peer(cluster: Peers, member: Member) -> None:
+    """While the peer whose Mnesia is mirrored doesn't answer, a CoreServer that was killed does."""
+    a = await cluster.start(A)
+    b = await cluster.start(B)
+    async with member() as py:
+        pid = py.core_server.pid
+        assert py.core_server.mirror.source == A
+        a.freeze()
+        py.node.exit(py.core_server, KILL)
+        while py.core_server.pid == pid or py.node.process(py.core_server.pid) is None:
+            await asyncio.sleep(0.001)
+        assert await b.eval(f"GenServer.call({SERVER}, :get_mode, 1000)") == "clustered"
+        a.thaw()
+
+
 async def test_killed_too_often(cluster: Peers, member: Member) -> None:
     """A CoreServer that keeps being killed is given up: the node leaves, and who waits for updates
     is told."""

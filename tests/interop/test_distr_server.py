@@ -171,6 +171,44 @@ async def test_refused_start_leaves_nothing(cluster: Peers, member: Member) -> N
         assert py.node.whereis("wrong") is None
 
 
+async def test_creating_is_given_up(cluster: Peers, member: Member) -> None:
+    """A server that was stopped while its table was being created still has `create_action` to do
+    when it is started again; another server of the same table has not."""
+    a = await cluster.start(A)
+    b = await cluster.start(B)
+    async with member() as py:
+        kv = Kv()
+        b.freeze()
+        with pytest.raises(TimeoutError):
+            async with asyncio.timeout(0.5 * UNIT):
+                await py.start(kv)
+        b.thaw()
+        await cluster.until(a, "Kv in :mnesia.system_info(:tables)")
+        other = Kv()
+        await soon(py.start(other))
+        assert other.calls == ["entry_point arg"]
+        await kv.wait_end()
+        await soon(py.start(kv))
+        assert kv.calls == ["create_action", "entry_point arg"]
+        assert await python_rows(kv) == await beam_rows(a) == [row("made", 1)]
+
+
+async def test_subscription_is_killed(cluster: Peers, member: Member) -> None:
+    """When somebody on the BEAM ends the subscription, there is another."""
+    a = await cluster.start(A)
+    async with member() as py:
+        kv = Kv()
+        await py.start(kv)
+        for n in range(3):
+            await a.eval(
+                "for pid <- :mnesia.table_info(Kv, :subscribers), do: Process.exit(pid, :kill)"
+            )
+            await a.eval(f":mnesia.dirty_write({{Kv, 1, {n}}})")
+            assert await kv.heard_write() == row(1, n)
+            await kv.dirty_write(row(2, n))
+            assert await kv.heard_write() == row(2, n)
+
+
 async def test_another_table(cluster: Peers, member: Member) -> None:
     """A table of the cluster that is not as `config()` has it is refused."""
     a = await cluster.start(A)

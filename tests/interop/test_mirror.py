@@ -204,6 +204,8 @@ async def test_table_is_deleted(a: BeamNode, node: Node, again: str) -> None:
     await soon(follower.mirror.attached.wait())
     await follower.mirror.dirty(Write(row(7, 7)))
     assert follower.rows() == set(await a.eval(ROWS)) == {row(7, 7)}
+    told = [(change.operation, change.row) for change in follower.told]
+    assert told == [*((DELETE, (TAB, n)) for n in (1, 2, 3)), (WRITE, row(7, 7))]
 
 
 async def test_source_drops_its_copy(a: BeamNode, b: BeamNode, node: Node) -> None:

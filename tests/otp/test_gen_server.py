@@ -885,7 +885,9 @@ async def test_crash_without_text(node: Node) -> None:
     node.cast(server, 1)
     await soon(server.wait_end())
     assert (
-        ended == [server.exit_reason] == [(PYTHON_ERROR, b"Unprintable", b"no text: ValueError in its __str__")]
+        ended
+        == [server.exit_reason]
+        == [(PYTHON_ERROR, b"Unprintable", b"no text: ValueError in its __str__")]
     )
 
 
