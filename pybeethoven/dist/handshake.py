@@ -175,34 +175,54 @@ _LIKELY_CAUSES: Final = {
     _S.CLOSED: "after the handshake was over",
 }
 
-_LENGTH_SIZE: Final = 2
+LENGTH_SIZE: Final = 2
+"""Bytes of the length before each message."""
+TLS_LENGTH_SIZE: Final = 4
+"""The same over TLS, where OTP has the lengths of frames from the start."""
+_MAX_MESSAGE_SIZE: Final = 0xFFFF
+_TLS_RECORDS: Final = (b"\x15\x03", b"\x16\x03")
+"""How a TLS alert and a TLS handshake begin."""
 
 
 class Handshake:
     """One handshake. Made by `initiator` or `acceptor`; never used for a second connection."""
 
     @classmethod
-    def initiator(cls, own: Identity, peer_name: str, cookie: str, challenge: int) -> Handshake:
+    def initiator(
+        cls,
+        own: Identity,
+        peer_name: str,
+        cookie: str,
+        challenge: int,
+        *,
+        length_size: int = LENGTH_SIZE,
+    ) -> Handshake:
         """The side that dialled.
 
         `peer_name`: the node dialled, which the peer has to be. `cookie`: the cluster's secret.
-        `challenge`: 32 random bits. The name message is to be sent at once.
+        `challenge`: 32 random bits. `length_size`: `LENGTH_SIZE`, or `TLS_LENGTH_SIZE` over TLS.
+        The name message is to be sent at once.
         """
-        handshake = cls(State.AWAIT_STATUS, own, cookie, challenge)
+        handshake = cls(State.AWAIT_STATUS, own, cookie, challenge, length_size)
         handshake._peer_name = peer_name
         handshake._send(messages.build_name(own))
         return handshake
 
     @classmethod
-    def acceptor(cls, own: Identity, cookie: str, challenge: int) -> Handshake:
+    def acceptor(
+        cls, own: Identity, cookie: str, challenge: int, *, length_size: int = LENGTH_SIZE
+    ) -> Handshake:
         """The side that was dialled; the parameters are those of `initiator`."""
-        return cls(State.AWAIT_NAME, own, cookie, challenge)
+        return cls(State.AWAIT_NAME, own, cookie, challenge, length_size)
 
-    def __init__(self, state: State, own: Identity, cookie: str, challenge: int) -> None:
+    def __init__(
+        self, state: State, own: Identity, cookie: str, challenge: int, length_size: int
+    ) -> None:
         self._state = state
         self._own = own
         self._cookie = cookie
         self._challenge = challenge
+        self._length_size = length_size
         self._peer_name: str | None = None
         self._peer = Identity("", Flag(0), 0)
         self._received = bytearray()
@@ -275,21 +295,30 @@ class Handshake:
         name = self._peer_name or self._peer.name
         return f"node {name!r}" if name else "the peer"
 
-    def _send(self, data: bytes) -> None:
-        self._to_send += data
+    def _send(self, message: bytes) -> None:
+        self._to_send += len(message).to_bytes(self._length_size) + message
 
     def _move(self, event: str) -> None:
         self._state = TRANSITIONS[self._state][event]
 
     def _next_message(self) -> bytes | None:
-        if self._state in (State.DONE, State.CLOSED) or len(self._received) < _LENGTH_SIZE:
+        start = self._length_size
+        if self._state in (State.DONE, State.CLOSED) or len(self._received) < start:
             return None
-        end = _LENGTH_SIZE + int.from_bytes(self._received[:_LENGTH_SIZE])
+        end = start + self._next_length()
         if len(self._received) < end:
             return None
-        message = bytes(self._received[_LENGTH_SIZE:end])
+        message = bytes(self._received[start:end])
         del self._received[:end]
         return message
+
+    def _next_length(self) -> int:
+        if self._length_size == LENGTH_SIZE and bytes(self._received[:2]) in _TLS_RECORDS:
+            raise HandshakeError(f"{self._peer_text} uses TLS; this node does not")
+        length = int.from_bytes(self._received[: self._length_size])
+        if length > _MAX_MESSAGE_SIZE:
+            raise HandshakeError(f"{self._peer_text} sent a message of {length} bytes")
+        return length
 
     def _process_message(self, message: bytes) -> list[Event]:
         process = _MESSAGES.get((self._state, message[:1]))

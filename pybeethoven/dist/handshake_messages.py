@@ -8,8 +8,8 @@
     reply       'r' challenge:32 digest:16/bytes
     ack         'a' digest:16/bytes
 
-All numbers are big-endian; `rest` is to be ignored. On the wire each message follows its length in
-16 bits, which the builders put before it and the parsers don't see.
+All numbers are big-endian; `rest` is to be ignored. On the wire each message follows its length,
+which neither builders nor parsers see.
 
 Source: https://www.erlang.org/doc/apps/erts/erl_dist_protocol.html#the-handshake-in-detail
 """
@@ -27,7 +27,6 @@ from pybeethoven.errors import HandshakeError
 MAX_NAME_SIZE: Final = 255 * 4
 """Bytes of the longest node name: an atom has at most 255 characters."""
 
-_LENGTH: Final = Struct(">H")
 _NAME: Final = Struct(">cQIH")
 _OLD_NAME: Final = Struct(">cHI")
 _COMPLEMENT: Final = Struct(">cII")
@@ -58,28 +57,28 @@ def digest(cookie: str, challenge: int) -> bytes:
 def build_name(own: Identity) -> bytes:
     """The name message of version 6."""
     name = own.name.encode()
-    return _framed(_NAME.pack(b"N", own.flags, own.creation, len(name)) + name)
+    return _NAME.pack(b"N", own.flags, own.creation, len(name)) + name
 
 
 def build_challenge(own: Identity, challenge: int) -> bytes:
     """The challenge message of version 6; `challenge` has 32 bits."""
     name = own.name.encode()
-    return _framed(_CHALLENGE.pack(b"N", own.flags, challenge, own.creation, len(name)) + name)
+    return _CHALLENGE.pack(b"N", own.flags, challenge, own.creation, len(name)) + name
 
 
 def build_status(text: str) -> bytes:
     """The status message."""
-    return _framed(b"s" + text.encode("latin-1"))
+    return b"s" + text.encode("latin-1")
 
 
 def build_reply(challenge: int, own_digest: bytes) -> bytes:
     """The challenge reply: our digest, and our own challenge."""
-    return _framed(_REPLY.pack(b"r", challenge, own_digest))
+    return _REPLY.pack(b"r", challenge, own_digest)
 
 
 def build_ack(own_digest: bytes) -> bytes:
     """The challenge acknowledgement."""
-    return _framed(_ACK.pack(b"a", own_digest))
+    return _ACK.pack(b"a", own_digest)
 
 
 def parse_name(message: bytes) -> Identity:
@@ -134,10 +133,6 @@ def check_node_name(name: str) -> None:
     alive_name, _, host = name.partition("@")
     if not alive_name or not host or "@" in host or len(name) > 255 or not name.isprintable():
         raise HandshakeError(f"the peer calls itself {name!r}, which is no node name")
-
-
-def _framed(message: bytes) -> bytes:
-    return _LENGTH.pack(len(message)) + message
 
 
 def _identity(name: str, flags: int, creation: int) -> Identity:
