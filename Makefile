@@ -3,7 +3,7 @@
 
 PYTHON ?= python3
 BIN := .venv/bin
-PACKAGES := erlang-base erlang-mnesia elixir
+PACKAGES := erlang-base erlang-mnesia erlang-ssl elixir
 PYTEST_ARGS ?=
 
 .PHONY: demo test lint beam clean

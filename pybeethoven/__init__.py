@@ -42,6 +42,7 @@ from pybeethoven.etf import (
     Term,
 )
 from pybeethoven.mnesia import Delete, DeleteObject, Write
+from pybeethoven.net.tls import TlsOptions
 from pybeethoven.otp import NO_REPLY, ChildSpec, From, GenServer, Node, Process, Supervisor
 
 __all__ = [
@@ -88,6 +89,7 @@ __all__ = [
     "SupervisorError",
     "TableTimeout",
     "Term",
+    "TlsOptions",
     "TrackerEvent",
     "TrackerRow",
     "Updates",

@@ -13,6 +13,7 @@ from pathlib import Path
 import pytest
 
 from erlang_interop.peers import Peers
+from tests.certificates import Authority
 from tests.helpers import soon
 
 README = (Path(__file__).parents[1] / "README.md").read_text()
@@ -117,3 +118,19 @@ async def test_command(cluster: Peers, tmp_path: Path) -> None:
         line.rsplit(" ", 1)[0] for line in shown[1:]
     ]
     assert printed[0] == shown[0]
+
+
+async def test_tls(cluster: Peers, tmp_path: Path) -> None:
+    """The example with TLS reaches a BEAM that has the options shown."""
+    authority = Authority(tmp_path, "cluster-ca")
+    for name in ("a", "py"):
+        certificate = authority.issue(name, "127.0.0.1", addresses=("127.0.0.1",))
+        certificate.certfile.rename(tmp_path / f"{name}.crt")
+        certificate.keyfile.rename(tmp_path / f"{name}.key")
+    options = tmp_path / "dist.config"
+    options.write_text(examples("erlang")[0].replace('file, "', f'file, "{tmp_path}/'))
+    flags = ["-proto_dist", "inet_tls", "-ssl_dist_optfile", str(options)]
+    await cluster.start_bare(A, flags=flags)
+    [example] = [code for code in examples("python") if "TlsOptions" in code]
+    async with running(cluster, "-c", example.replace('file="', f'file="{tmp_path}/')) as process:
+        assert await lines(process, 1) == ["True"]

@@ -20,6 +20,7 @@ from pybeethoven.etf import Atom, Pid, Term
 from pybeethoven.etf.order import order_key
 from pybeethoven.mnesia import Mirror, Row
 from pybeethoven.net.network import NET_TICKTIME
+from pybeethoven.net.tls import TlsOptions
 from pybeethoven.otp import GenServer, Node
 
 logger = logging.getLogger(__name__)
@@ -38,6 +39,7 @@ class Beethoven:
     `hidden`: stay out of the peers' `nodes()`; a node that is not gets replicas and roles that it
     cannot hold.
     `net_ticktime` (seconds): silence after which a peer is down, the same on all nodes.
+    `tls`: speak TLS with all peers; the beacon and EPMD are still asked without.
 
     Raises `ConfigError` for a value that can't be used.
     """
@@ -51,6 +53,7 @@ class Beethoven:
         listener_port: int = 33000,
         hidden: bool = True,
         net_ticktime: float = NET_TICKTIME,
+        tls: TlsOptions | None = None,
     ) -> None:
         self._locator = Locator(
             name,
@@ -58,7 +61,7 @@ class Beethoven:
             check_port(listener_port),
             backoff=lambda: random.uniform(*BACKOFF),
         )
-        self.node = Node(name, cookie, hidden=hidden, net_ticktime=net_ticktime)
+        self.node = Node(name, cookie, hidden=hidden, net_ticktime=net_ticktime, tls=tls)
         self.via: str | None = None
         """The node whose beacon let us in; None: standalone."""
         self._substrate: Substrate | None = None

@@ -18,11 +18,19 @@ from typing import Protocol
 
 from pybeethoven.dist.flags import OFFERED, Flag
 from pybeethoven.dist.framing import NOTHING, encode_message
-from pybeethoven.dist.handshake import Handshake, Identity, Status
+from pybeethoven.dist.handshake import (
+    LENGTH_SIZE,
+    TLS_LENGTH_SIZE,
+    Handshake,
+    Identity,
+    Status,
+)
 from pybeethoven.errors import BeethovenError, ConfigError, NoConnection
 from pybeethoven.etf import Term
 from pybeethoven.net import epmd
 from pybeethoven.net.connection import Connection, Refused
+from pybeethoven.net.tls import TlsContexts, TlsOptions
+from pybeethoven.net.tls_layer import TlsLayer
 
 logger = logging.getLogger(__name__)
 
@@ -84,7 +92,7 @@ class Network:
     """The connections of one node.
 
     `name`: `alive@host`. `cookie`: the cluster's secret. `hidden`: whether peers leave this node
-    out of `nodes()`. Times are in seconds.
+    out of `nodes()`. Times are in seconds. `tls`: speak TLS with all peers.
     """
 
     def __init__(
@@ -96,6 +104,7 @@ class Network:
         hidden: bool = True,
         net_ticktime: float = NET_TICKTIME,
         handshake_timeout: float = HANDSHAKE_TIMEOUT,
+        tls: TlsOptions | None = None,
     ) -> None:
         self._alive_name, self._host = split_name(name)
         if not net_ticktime > 0:
@@ -106,6 +115,8 @@ class Network:
         self._hidden = hidden
         self._net_ticktime = net_ticktime
         self._handshake_timeout = handshake_timeout
+        self._tls = None if tls is None else TlsContexts(tls)
+        self._length_size = LENGTH_SIZE if tls is None else TLS_LENGTH_SIZE
         self._running = False
         self._identity: Identity | None = None
         self._registration: epmd.Registration | None = None
@@ -216,7 +227,10 @@ class Network:
     async def _listen(self) -> asyncio.Server:
         try:
             return await asyncio.get_running_loop().create_server(
-                self._accept, _listen_address(self._host), 0, start_serving=False
+                lambda: self._secured(self._accept(), None),
+                _listen_address(self._host),
+                0,
+                start_serving=False,
             )
         except OSError as error:
             raise ConfigError(
@@ -269,11 +283,19 @@ class Network:
             raise NoConnection(f"EPMD on {host} knows no node {alive_name!r}")
         loop = asyncio.get_running_loop()
         if not (attempt.superseded or attempt.up.done()):
-            await loop.create_connection(lambda: self._dialled(peer, attempt), host, port)
+            await loop.create_connection(
+                lambda: self._secured(self._dialled(peer, attempt), peer), host, port
+            )
 
     def _dialled(self, peer: str, attempt: _Attempt) -> Connection:
         assert self._identity is not None
-        handshake = Handshake.initiator(self._identity, peer, self._cookie, secrets.randbits(32))
+        handshake = Handshake.initiator(
+            self._identity,
+            peer,
+            self._cookie,
+            secrets.randbits(32),
+            length_size=self._length_size,
+        )
         attempt.dialled = self._new_connection(handshake)
         return attempt.dialled
 
@@ -289,6 +311,12 @@ class Network:
             attempt.dialled.close(NoConnection(text), flush=False)
         self._owner.node_down(peer, was_up=False)
 
+    def _secured(self, connection: Connection, dialled: str | None) -> Connection | TlsLayer:
+        if self._tls is None:
+            return connection
+        host = None if dialled is None else split_name(dialled)[1]
+        return TlsLayer(connection, self._tls, host, time_limit=self._handshake_timeout)
+
     def _new_connection(self, handshake: Handshake) -> Connection:
         connection = Connection(
             handshake,
@@ -303,7 +331,12 @@ class Network:
     def _accept(self) -> Connection:
         assert self._identity is not None
         connection = self._new_connection(
-            Handshake.acceptor(self._identity, self._cookie, secrets.randbits(32))
+            Handshake.acceptor(
+                self._identity,
+                self._cookie,
+                secrets.randbits(32),
+                length_size=self._length_size,
+            )
         )
         if not self._running:
             connection.close(NoConnection(f"{self.name} stopped"), flush=False)

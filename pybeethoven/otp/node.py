@@ -28,6 +28,7 @@ from pybeethoven.errors import (
 )
 from pybeethoven.etf import Atom, ImproperList, Pid, Reference, Term, encode
 from pybeethoven.net.network import HANDSHAKE_TIMEOUT, NET_TICKTIME, Network
+from pybeethoven.net.tls import TlsOptions
 from pybeethoven.otp import net_kernel, rex, rpc
 from pybeethoven.otp.cookie import check_cookie, read_cookie
 from pybeethoven.otp.exports import Exports, F, check_name
@@ -84,9 +85,10 @@ class Node:
     read. `hidden`: connected nodes don't list it in `nodes()`, and `global` leaves it alone; only a
     hidden node is safe in a cluster that creates Mnesia tables on `[node() | nodes()]`.
     `net_ticktime` (seconds): silence after which a peer is down; must be the same on all nodes.
-    `handshake_timeout` (seconds): how long connecting may take.
+    `handshake_timeout` (seconds): how long connecting may take. `tls`: speak TLS with all peers, as
+    a BEAM does with `-proto_dist inet_tls`.
 
-    Raises `ConfigError` for a name, cookie or time that can't be used.
+    Raises `ConfigError` for a name, cookie or time that can't be used, or a certificate.
     """
 
     def __init__(
@@ -97,6 +99,7 @@ class Node:
         hidden: bool = True,
         net_ticktime: float = NET_TICKTIME,
         handshake_timeout: float = HANDSHAKE_TIMEOUT,
+        tls: TlsOptions | None = None,
     ) -> None:
         self.name = Atom(name)
         self.ties = Ties(self)
@@ -109,6 +112,7 @@ class Node:
             hidden=hidden,
             net_ticktime=net_ticktime,
             handshake_timeout=handshake_timeout,
+            tls=tls,
         )
         self._outside = _Outside()
         self._stopping: asyncio.Task[None] | None = None

@@ -1,0 +1,138 @@
+"""Distribution over TLS: what a node needs for it, and whom it takes for whom.
+
+As with OTP's `-proto_dist inet_tls`, TLS is below the distribution protocol and no peer is told of
+it: a node speaks it with all others, or with none.
+
+Both sides show a certificate, and both check that a CA they trust has signed it. The side that
+dials also checks that it is the certificate of the host part of the node's name. If that is an
+address, OTP 25 wants it in a `dNSName`, OTP 27 in an `iPAddress`; here either will do. The
+certificate of a node that both may dial has it as both.
+
+Sources: https://www.erlang.org/doc/apps/ssl/ssl_distribution.html, and of OTP 25.2.3
+lib/ssl/src/inet_tls_dist.erl, `verify_hostname` in lib/ssl/src/ssl_certificate.erl and
+`pkix_verify_hostname` in lib/public_key/src/public_key.erl.
+"""
+
+from __future__ import annotations
+
+import ipaddress
+import ssl
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Final
+
+from pybeethoven.errors import ConfigError, HandshakeError
+
+# X509_V_ERR_... of OpenSSL's x509_vfy.h: self-signed or signed by nobody known
+_UNKNOWN_CA: Final = (18, 19, 20, 21)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TlsOptions:
+    """How a node is to speak TLS; the names are those of OTP's `-ssl_dist_optfile`.
+
+    `certfile`, `keyfile`: its own certificate, with those between it and the CA behind it, and the
+    key of it, in PEM; without `keyfile` the key is in `certfile`. `password`: of the key, if it is
+    encrypted. `cacertfile`: the CAs whose certificates peers must have, in PEM; keep it to the
+    cluster's own. `minimum_version`: the oldest TLS that is spoken.
+    `check_host`: whether a node that is dialled must have a certificate for its host. Without it,
+    each node can pass itself off as any other.
+    """
+
+    certfile: Path | str
+    keyfile: Path | str | None = None
+    password: str | None = None
+    cacertfile: Path | str
+    minimum_version: ssl.TLSVersion = ssl.TLSVersion.TLSv1_2
+    check_host: bool = True
+
+
+class TlsContexts:
+    """What `TlsOptions` come to, for both roles. Raises `ConfigError` that names the bad file."""
+
+    def __init__(self, options: TlsOptions) -> None:
+        self.server = _context(ssl.PROTOCOL_TLS_SERVER, options)
+        self.client = _context(ssl.PROTOCOL_TLS_CLIENT, options)
+        self.check_host = options.check_host
+
+
+def _context(protocol: ssl._SSLMethod, options: TlsOptions) -> ssl.SSLContext:
+    context = ssl.SSLContext(protocol)
+    context.check_hostname = False  # see check_host
+    context.verify_mode = ssl.CERT_REQUIRED
+    context.minimum_version = options.minimum_version
+    context.options |= ssl.OP_NO_RENEGOTIATION
+    _load_certificate(context, options)
+    _load_authorities(context, options)
+    return context
+
+
+def _load_certificate(context: ssl.SSLContext, options: TlsOptions) -> None:
+    keyfile = options.keyfile or options.certfile
+    _check_readable("certfile", options.certfile)
+    _check_readable("keyfile", keyfile)
+    try:
+        # An empty password fails; None would have OpenSSL ask for one at the terminal.
+        context.load_cert_chain(options.certfile, keyfile, options.password or "")
+    except ssl.SSLError as error:
+        why = "both must be in PEM, and a password given if the key has one, the right one"
+        if error.reason in ("KEY_VALUES_MISMATCH", "KEY_TYPE_MISMATCH"):
+            why = "the key is not that of the certificate"
+        raise ConfigError(
+            f"certfile {str(options.certfile)!r} and keyfile {str(keyfile)!r} can't be used: {why}"
+        ) from error
+
+
+def _load_authorities(context: ssl.SSLContext, options: TlsOptions) -> None:
+    _check_readable("cacertfile", options.cacertfile)
+    try:
+        context.load_verify_locations(options.cacertfile)
+    except ssl.SSLError as error:
+        raise ConfigError(
+            f"cacertfile {str(options.cacertfile)!r} has no certificate in PEM: {error.reason}"
+        ) from error
+
+
+def _check_readable(setting: str, path: Path | str) -> None:
+    try:
+        Path(path).read_bytes()
+    except OSError as error:
+        raise ConfigError(f"{setting} {str(path)!r} can't be read: {error.strerror}") from error
+
+
+def check_host(certificate: Mapping[str, Any], host: str) -> None:
+    """Check that a certificate, as `ssl.SSLSocket.getpeercert` gives it, is one of `host`.
+
+    Other than for web sites, a name with a `*` in it is not one of many hosts. The common name
+    counts only where there is no other. Raises `HandshakeError`.
+    """
+    names = [_normal(name) for _, name in certificate.get("subjectAltName", ())]
+    names = names or [_normal(name) for name in _common_names(certificate.get("subject", ()))]
+    if _normal(host) not in names:
+        raise HandshakeError(f"its certificate is not for the host {host!r}, but for {names}")
+
+
+def _common_names(subject: Iterable[Iterable[tuple[str, str]]]) -> list[str]:
+    return [value for name in subject for key, value in name if key == "commonName"]
+
+
+def _normal(host: str) -> str:
+    try:
+        return str(ipaddress.ip_address(host))
+    except ValueError:
+        return host.lower()
+
+
+def explain(error: ssl.SSLError) -> str:
+    """What has gone wrong between us and a peer, in words; "it" is the peer."""
+    if isinstance(error, ssl.SSLCertVerificationError):
+        hint = " (no CA in cacertfile)" if error.verify_code in _UNKNOWN_CA else ""
+        return f"its certificate is not accepted: {error.verify_message}{hint}"
+    reason = error.reason or str(error)
+    text = reason.partition("ALERT_")[2].replace("_", " ").lower()
+    if not text:
+        return reason.replace("_", " ").lower()
+    if "certificate" in text or text == "unknown ca":
+        return f"it does not accept the certificate of this node: {text}"
+    return f"it has refused: {text}"

@@ -1,0 +1,257 @@
+"""TLS without a BEAM: settings, whose certificate counts for which host, and strangers."""
+
+from __future__ import annotations
+
+import asyncio
+import dataclasses
+import gc
+import logging
+import socket
+import ssl
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from pybeethoven import Node, TlsOptions
+from pybeethoven.errors import ConfigError, HandshakeError, NoConnection
+from pybeethoven.net import epmd as epmd_client
+from pybeethoven.net.tls import TlsContexts, check_host
+from pybeethoven.net.tls_layer import TlsLayer
+from pybeethoven.testing import Epmd
+from tests.certificates import Authority, Certificate
+from tests.helpers import LIMIT, Recorder, soon
+from tests.timing import UNIT
+
+A, B = "a@127.0.0.1", "b@127.0.0.1"
+
+
+@pytest.fixture
+def authority(tmp_path: Path) -> Authority:
+    """The CA of the cluster."""
+    return Authority(tmp_path, "cluster")
+
+
+@pytest.fixture
+def good(authority: Authority) -> Certificate:
+    """What each node of the cluster may have."""
+    return authority.issue("good", "127.0.0.1")
+
+
+@pytest.fixture
+def options(authority: Authority, good: Certificate) -> TlsOptions:
+    """Those of each node of the cluster."""
+    return good.options(authority)
+
+
+async def test_two_nodes(epmd: Epmd, options: TlsOptions) -> None:
+    """Two Python nodes connect, and messages of every size arrive in order."""
+    async with Node(A, "cookie", tls=options) as a, Node(B, "cookie", tls=options) as b:
+        recorder = Recorder()
+        b.spawn(recorder, name="recorder")
+        sizes = [0, 1, 3_000_000, 16_384, 5, 1_000_000]
+        for size in sizes:
+            a.send(("recorder", B), bytes(size))
+        assert [len(await recorder.next()) for _ in sizes] == sizes
+        assert await b.ping(A)
+        assert a.disconnect(B)
+        assert await a.ping(B)
+
+
+async def test_time_limit_of_tls_ends_with_it(epmd: Epmd, options: TlsOptions) -> None:
+    """A connection that is up may last longer than its handshake might have."""
+    async with (
+        Node(A, "cookie", tls=options, handshake_timeout=0.5 * UNIT) as a,
+        Node(B, "cookie", tls=options, handshake_timeout=0.5 * UNIT),
+    ):
+        recorder = Recorder()
+        a.spawn(recorder)
+        await a.connect(B)
+        a.monitor_nodes(recorder)
+        with pytest.raises(TimeoutError):
+            await asyncio.wait_for(recorder.messages.get(), 0.7 * UNIT)
+
+
+async def test_connection_is_closed_as_tls_wants_it(epmd: Epmd, options: TlsOptions) -> None:
+    """Who is closed out is told so in TLS, so that nobody can cut a connection short unseen."""
+
+    def talk(port: int) -> bytes:
+        with (
+            socket.create_connection(("127.0.0.1", port), LIMIT) as plain,
+            TlsContexts(options).client.wrap_socket(plain, suppress_ragged_eofs=False) as sock,
+        ):
+            sock.sendall(b"\0\0\0\1?")
+            return sock.recv(1)
+
+    async with Node(A, "cookie", tls=options):
+        port = await epmd_client.look_up("a", "127.0.0.1")
+        assert port is not None
+        assert await soon(asyncio.to_thread(talk, port)) == b""
+
+
+async def test_oldest_version(epmd: Epmd, options: TlsOptions) -> None:
+    """A node does not speak what is older than it should."""
+    new = dataclasses.replace(options, minimum_version=ssl.TLSVersion.TLSv1_3)
+    async with Node(A, "cookie", tls=new), Node(B, "cookie", tls=options) as b:
+        assert b.network._tls is not None
+        b.network._tls.client.maximum_version = ssl.TLSVersion.TLSv1_2
+        with pytest.raises(NoConnection, match="it has refused: protocol version"):
+            await b.connect(A)
+
+
+async def test_node_without_certificate(
+    epmd: Epmd, options: TlsOptions, authority: Authority, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Who shows no certificate is not let in."""
+    context = ssl.create_default_context(cafile=authority.certfile)
+    context.check_hostname = False
+    async with Node(A, "cookie", tls=options):
+        reader, writer = await connect(A, ssl=context)
+        with pytest.raises(ssl.SSLError, match="CERTIFICATE_REQUIRED"):
+            await soon(reader.read())
+        writer.close()
+    assert "peer did not return a certificate" in caplog.text
+
+
+@pytest.mark.parametrize("said", [b"", b"\x16\x03\x01\x02\x00\x01"])
+async def test_stranger_who_says_too_little(
+    epmd: Epmd, options: TlsOptions, said: bytes, caplog: pytest.LogCaptureFixture
+) -> None:
+    """A TLS handshake has the time of a handshake, no more."""
+    async with Node(A, "cookie", tls=options, handshake_timeout=0.2 * UNIT):
+        reader, writer = await connect(A)
+        writer.write(said)
+        assert await soon(reader.read()) == b""
+        writer.close()
+    assert f"took over {0.18 * UNIT:g} seconds" in caplog.text
+    assert ("maybe it does not speak TLS" in caplog.text) == (not said)
+
+
+@pytest.mark.parametrize("said", [b"\x00\x20N" + bytes(31), b"GET / HTTP/1.1\r\n\r\n"])
+async def test_stranger_without_tls(
+    epmd: Epmd, options: TlsOptions, said: bytes, caplog: pytest.LogCaptureFixture
+) -> None:
+    """What is no TLS ends the connection at once, and the log says so."""
+    async with Node(A, "cookie", tls=options):
+        reader, writer = await connect(A)
+        writer.write(said)
+        assert await soon(reader.read()) == b""
+        writer.close()
+    assert "failed: it does not speak TLS" in caplog.text
+
+
+async def test_stranger_who_talks_nonsense(
+    epmd: Epmd, options: TlsOptions, caplog: pytest.LogCaptureFixture
+) -> None:
+    """A broken record gets an alert, and the node lives on."""
+    async with Node(A, "cookie", tls=options), Node(B, "cookie", tls=options) as b:
+        reader, writer = await connect(A)
+        writer.write(b"\x16\x03\x01\x00\x04\xff\xff\xff\xff")
+        assert (await soon(reader.read()))[:2] == b"\x15\x03"
+        writer.close()
+        assert await b.ping(A)
+
+
+async def test_stopping_amid_tls(
+    epmd: Epmd, options: TlsOptions, caplog: pytest.LogCaptureFixture
+) -> None:
+    """A node that stops waits for nobody's TLS handshake, keeps nothing of it, and blames
+    nobody."""
+    caplog.set_level(logging.WARNING)
+    async with Node(A, "cookie", tls=options) as a:
+        _, writer = await connect(A)
+        await asyncio.sleep(0.05 * UNIT)
+        await soon(a.stop())
+    writer.close()
+    assert caplog.text == ""
+    gc.collect()
+    assert not any(isinstance(each, TlsLayer) for each in gc.get_objects())
+
+
+@pytest.mark.parametrize(
+    ("changes", "words"),
+    [
+        ({"certfile": "nosuch.pem"}, "certfile 'nosuch.pem' can't be read: No such file"),
+        ({"keyfile": "nosuch.pem"}, "keyfile 'nosuch.pem' can't be read: No such file"),
+        ({"cacertfile": "nosuch.pem"}, "cacertfile 'nosuch.pem' can't be read: No such file"),
+        ({"keyfile": "other.key"}, "the key is not that of the certificate"),
+        ({"keyfile": None}, "both must be in PEM"),
+        ({"certfile": "junk"}, "both must be in PEM"),
+        ({"cacertfile": "junk"}, "has no certificate in PEM"),
+        (
+            {"certfile": "locked.crt", "keyfile": "locked.key"},
+            "both must be in PEM, and a password",
+        ),
+        (
+            {"certfile": "locked.crt", "keyfile": "locked.key", "password": "wrong"},
+            "both must be in PEM, and a password",
+        ),
+    ],
+)
+def test_files_that_cannot_be_used(
+    authority: Authority,
+    options: TlsOptions,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    changes: dict[str, Any],
+    words: str,
+) -> None:
+    """The error names the file and what is wrong with it, when the node is made."""
+    monkeypatch.chdir(tmp_path)
+    Path("junk").write_text("no certificate")
+    authority.issue("other", "127.0.0.1").keyfile.rename("other.key")
+    locked = authority.issue("locked", "127.0.0.1", password=b"sesame")
+    locked.certfile.rename("locked.crt")
+    locked.keyfile.rename("locked.key")
+    with pytest.raises(ConfigError, match=words):
+        Node(A, "cookie", tls=dataclasses.replace(options, **changes))
+
+
+def test_key_with_password(authority: Authority) -> None:
+    """An encrypted key is used with its password."""
+    locked = authority.issue("locked", "127.0.0.1", password=b"sesame")
+    TlsContexts(locked.options(authority, password="sesame"))
+
+
+HOSTS = {"subjectAltName": (("DNS", "One.example"), ("IP Address", "0:0:0:0:0:0:0:1"))}
+COMMON = {"subject": ((("countryName", "x"),), (("commonName", "one.example"),))}
+
+
+@pytest.mark.parametrize(
+    ("certificate", "host"),
+    [
+        (HOSTS, "one.example"),
+        (HOSTS, "ONE.EXAMPLE"),
+        (HOSTS, "::1"),
+        ({"subjectAltName": (("DNS", "10.0.0.7"),)}, "10.0.0.7"),
+        (COMMON, "one.example"),
+    ],
+)
+def test_host_of_a_certificate(certificate: dict[str, Any], host: str) -> None:
+    """A host is a DNS name or address in the certificate, or its common name if it has none."""
+    check_host(certificate, host)
+
+
+@pytest.mark.parametrize(
+    ("certificate", "host"),
+    [
+        (HOSTS, "two.example"),
+        (HOSTS, "::2"),
+        (HOSTS, ""),
+        ({"subjectAltName": (("DNS", "*.example"),)}, "one.example"),
+        ({"subjectAltName": (("DNS", "two.example"),), **COMMON}, "one.example"),
+        ({}, "one.example"),
+    ],
+)
+def test_not_the_host_of_a_certificate(certificate: dict[str, Any], host: str) -> None:
+    """Nothing else will do, a name with a `*` neither."""
+    with pytest.raises(HandshakeError, match="certificate is not for the host"):
+        check_host(certificate, host)
+
+
+async def connect(node: str, **options: Any) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
+    """Connect to a node as a stranger does."""
+    alive_name, _, host = node.partition("@")
+    return await asyncio.open_connection(
+        host, await epmd_client.look_up(alive_name, host), **options
+    )
