@@ -19,7 +19,9 @@ from pybeethoven.errors import ConfigError, MirrorError, NotReady
 from pybeethoven.etf import Atom, Pid, Term
 from pybeethoven.etf.order import order_key
 from pybeethoven.mnesia import Mirror, Row
+from pybeethoven.net.finder import Resolve
 from pybeethoven.net.network import NET_TICKTIME
+from pybeethoven.net.registrar import EpmdSetting
 from pybeethoven.otp import GenServer, Node
 
 logger = logging.getLogger(__name__)
@@ -38,6 +40,8 @@ class Beethoven:
     `hidden`: stay out of the peers' `nodes()`; a node that is not gets replicas and roles that it
     cannot hold.
     `net_ticktime` (seconds): silence after which a peer is down, the same on all nodes.
+    `epmd`, `listen_port`, `use_interface`, `resolve`: how the node registers, where it listens and
+    where it dials, see `Node`.
 
     Raises `ConfigError` for a value that can't be used.
     """
@@ -51,6 +55,10 @@ class Beethoven:
         listener_port: int = 33000,
         hidden: bool = True,
         net_ticktime: float = NET_TICKTIME,
+        epmd: EpmdSetting = True,
+        listen_port: int | tuple[int, int] = 0,
+        use_interface: str | None = None,
+        resolve: Resolve | None = None,
     ) -> None:
         self._locator = Locator(
             name,
@@ -58,7 +66,16 @@ class Beethoven:
             check_port(listener_port),
             backoff=lambda: random.uniform(*BACKOFF),
         )
-        self.node = Node(name, cookie, hidden=hidden, net_ticktime=net_ticktime)
+        self.node = Node(
+            name,
+            cookie,
+            hidden=hidden,
+            net_ticktime=net_ticktime,
+            epmd=epmd,
+            listen_port=listen_port,
+            use_interface=use_interface,
+            resolve=resolve,
+        )
         self.via: str | None = None
         """The node whose beacon let us in; None: standalone."""
         self._substrate: Substrate | None = None

@@ -8,11 +8,10 @@ from __future__ import annotations
 
 import asyncio
 import contextvars
-import ipaddress
 import logging
-import re
 import secrets
 from collections.abc import Iterator
+from contextlib import AbstractAsyncContextManager, nullcontext
 from dataclasses import dataclass, field
 from typing import Protocol
 
@@ -21,8 +20,11 @@ from pybeethoven.dist.framing import NOTHING, encode_message
 from pybeethoven.dist.handshake import Handshake, Identity, Status
 from pybeethoven.errors import BeethovenError, ConfigError, NoConnection
 from pybeethoven.etf import Term
-from pybeethoven.net import epmd
 from pybeethoven.net.connection import Connection, Refused
+from pybeethoven.net.door import Door
+from pybeethoven.net.finder import Address, Finder, Resolve
+from pybeethoven.net.names import NO_NAME, check_reach, split_name, unnamed_host
+from pybeethoven.net.registrar import EpmdSetting
 
 logger = logging.getLogger(__name__)
 
@@ -33,32 +35,15 @@ NET_TICKTIME = 60.0
 CLOSING_TIME = 0.25
 """Seconds that peers have to take what was sent before `stop` cuts them off."""
 
-_ALIVE_NAME = re.compile(r"[0-9A-Za-z_-]+")
-_HOST = re.compile(r"[0-9A-Za-z_.:-]+")
-
-
-def split_name(name: str) -> tuple[str, str]:
-    """`name@host` in its two parts. Raises `ConfigError` that says what is wrong with it."""
-    example = "it must look like py@127.0.0.1"
-    if not isinstance(name, str):
-        raise ConfigError(f"the node name is {name!r}, no str; {example}")
-    alive_name, at, host = name.partition("@")
-    if not at:
-        raise ConfigError(f"the node name {name!r} has no '@'; {example}")
-    if not _ALIVE_NAME.fullmatch(alive_name):
-        raise ConfigError(
-            f"the node name {name!r} must have letters, digits, '_' or '-' before the '@'; "
-            f"{example}"
-        )
-    if not _HOST.fullmatch(host):
-        raise ConfigError(f"the node name {name!r} has no usable host behind the '@'; {example}")
-    if len(name) > 255:
-        raise ConfigError(f"the node name has {len(name)} characters; an atom holds 255")
-    return alive_name, host
-
 
 class NetworkOwner(Protocol):
     """Who is told what comes from other nodes. None of these may block."""
+
+    def node_named(self, name: str) -> None:
+        """A peer has given this node its name; `node_up` of that peer follows."""
+
+    def name_lost(self) -> None:
+        """The peer that gave the name is down, and so is every other; the name is not ours now."""
 
     def node_up(self, peer: str) -> None:
         """A connection to `peer` is up; messages may follow."""
@@ -76,6 +61,7 @@ class _Attempt:
 
     up: asyncio.Future[None]
     unsent: list[tuple[tuple[Term, ...], Term]] = field(default_factory=list)
+    handshake: Handshake | None = None
     dialled: Connection | None = None
     superseded: bool = False
 
@@ -83,33 +69,58 @@ class _Attempt:
 class Network:
     """The connections of one node.
 
-    `name`: `alive@host`. `cookie`: the cluster's secret. `hidden`: whether peers leave this node
-    out of `nodes()`. Times are in seconds.
+    `name`: `alive@host`; None: the first peer gives one, and nobody can connect to this node.
+    `cookie`: the cluster's secret. `hidden`: whether peers leave this node out of `nodes()`. Times
+    are in seconds.
+
+    `epmd`: whether to register with EPMD; if none runs and none is installed, or with `embedded`,
+    this process becomes the EPMD of its host. `listen_port`: where to listen, a port or the first
+    and the last of several, 0 for any. `use_interface`: the address to listen at; by default the
+    host part of the name if that is an address, else all. `resolve(peer)`: the host and port of a
+    node, or None to ask the EPMD of its host; must not block.
     """
 
     def __init__(
         self,
-        name: str,
+        name: str | None,
         cookie: str,
         owner: NetworkOwner,
         *,
         hidden: bool = True,
         net_ticktime: float = NET_TICKTIME,
         handshake_timeout: float = HANDSHAKE_TIMEOUT,
+        epmd: EpmdSetting = True,
+        listen_port: int | tuple[int, int] = 0,
+        use_interface: str | None = None,
+        resolve: Resolve | None = None,
     ) -> None:
-        self._alive_name, self._host = split_name(name)
         if not net_ticktime > 0:
             raise ConfigError(f"net_ticktime is {net_ticktime}; it must be more than 0 seconds")
-        self.name = name
+        self._door: Door | None = None
+        if name is not None:
+            self._door = Door(
+                name,
+                hidden=hidden,
+                epmd=epmd,
+                listen_port=listen_port,
+                use_interface=use_interface,
+            )
+        elif not hidden or listen_port or use_interface:
+            raise ConfigError(
+                "a node that gets its name from a peer is hidden and does not listen; "
+                "give it a name, or leave out hidden, listen_port and use_interface"
+            )
+        self.name = NO_NAME if name is None else name
         self._cookie = cookie
         self._owner = owner
         self._hidden = hidden
         self._net_ticktime = net_ticktime
         self._handshake_timeout = handshake_timeout
+        self._finder = Finder(resolve)
         self._running = False
         self._identity: Identity | None = None
-        self._registration: epmd.Registration | None = None
-        self._server: asyncio.Server | None = None
+        self._naming = asyncio.Lock()
+        self._named_by: Connection | None = None
         self._up: dict[str, Connection] = {}
         self._all: set[Connection] = set()
         self._attempts: dict[str, _Attempt] = {}
@@ -122,9 +133,17 @@ class Network:
 
     @property
     def creation(self) -> int:
-        """The number that EPMD gave to this incarnation of the node."""
-        assert self._identity is not None, "the node is not started"
-        return self._identity.creation
+        """The number of this incarnation of the node. Raises `NoConnection` if it has no name."""
+        return self.check_named().creation
+
+    def check_named(self) -> Identity:
+        """Who this node is. Raises `NoConnection` if it has no name."""
+        if self._identity is None:
+            raise NoConnection(
+                "the node has no name before it is started, and one that gets its name from a peer "
+                "has none while it is not connected: await connect(...) first"
+            )
+        return self._identity
 
     def connected(self) -> list[str]:
         """The names of the nodes that a connection is up to."""
@@ -145,14 +164,15 @@ class Network:
 
         On an error, or when cancelled, nothing is left open.
         """
-        self._server = server = await self._listen()
-        port = server.sockets[0].getsockname()[1]
-        try:
-            self._registration = await epmd.register(self._alive_name, port, hidden=self._hidden)
-            flags = OFFERED if self._hidden else OFFERED | Flag.PUBLISHED
-            self._identity = Identity(self.name, flags, self._registration.creation)
+        if self._door is None:
             self._running = True
-            await server.start_serving()
+            return
+        try:
+            creation = await self._door.open(self._accept)
+            flags = OFFERED if self._hidden else OFFERED | Flag.PUBLISHED
+            self._identity = Identity(self.name, flags, creation)
+            self._running = True
+            await self._door.serve()
         except BaseException:
             await self.stop()
             raise
@@ -160,10 +180,8 @@ class Network:
     async def stop(self) -> None:
         """Give the name back and close every connection, within `CLOSING_TIME` seconds."""
         self._running = False
-        if self._server is not None:
-            await self._stop_listening(self._server)
-        if self._registration is not None:
-            await self._registration.close()
+        if self._door is not None:
+            await self._door.close()
         for dial in self._dials:
             dial.cancel()
         if self._dials:
@@ -188,14 +206,21 @@ class Network:
             connection.send(control, message)
             return
         encode_message(OFFERED, control, message)
+        if self._identity is None:  # a process that the loss of the name has ended, still cleaning
+            return
         self._attempt(peer).unsent.append((control, message))
 
-    async def connect(self, peer: str) -> None:
-        """Wait until a connection to `peer` is up. Raises `NoConnection`.
+    async def connect(self, peer: str, address: Address | None = None) -> None:
+        """Wait until a connection to `peer` is up.
 
-        When cancelled, the attempt goes on for whoever else waits for it.
+        `address`: its host and port, for this and all later connections to it; EPMD is not asked.
+        Raises `NoConnection`; `ConfigError` if a name or address can't be used, or one node has a
+        long name and the other a short one. When cancelled, the attempt goes on for whoever else
+        waits for it.
         """
-        split_name(peer)
+        self._check_peer(peer)
+        if address is not None:
+            self._finder.tell(peer, address)
         if peer == self.name:
             raise NoConnection(f"{peer} is this node itself")
         if peer not in self._up:
@@ -213,23 +238,10 @@ class Network:
         connection.close(NoConnection(f"disconnected from {peer}"))
         return True
 
-    async def _listen(self) -> asyncio.Server:
-        try:
-            return await asyncio.get_running_loop().create_server(
-                self._accept, _listen_address(self._host), 0, start_serving=False
-            )
-        except OSError as error:
-            raise ConfigError(
-                f"cannot listen on the host of {self.name!r}: {error}; "
-                f"the host part must be an address of this machine"
-            ) from error
-
-    async def _stop_listening(self, server: asyncio.Server) -> None:
-        # Python 3.11 loses a socket accepted just before close(): let it become a connection.
-        for sock in server.sockets:
-            asyncio.get_running_loop().remove_reader(sock.fileno())
-        await asyncio.sleep(0)
-        server.close()
+    def _check_peer(self, peer: str) -> None:
+        split_name(peer)
+        if self._identity is not None:
+            check_reach(self.name, peer)
 
     # Dialling
 
@@ -252,7 +264,7 @@ class Network:
 
     async def _dial(self, peer: str, attempt: _Attempt) -> None:
         try:
-            async with asyncio.timeout(self._handshake_timeout):
+            async with asyncio.timeout(self._handshake_timeout), self._turn():
                 await self._dial_once(peer, attempt)
                 await asyncio.shield(attempt.up)
         except Exception as error:
@@ -262,18 +274,24 @@ class Network:
             self._attempt_failed(peer, attempt, NoConnection(f"{self.name} stopped"))
             raise
 
-    async def _dial_once(self, peer: str, attempt: _Attempt) -> None:
-        alive_name, host = split_name(peer)
-        port = await epmd.look_up(alive_name, host)
-        if port is None:
-            raise NoConnection(f"EPMD on {host} knows no node {alive_name!r}")
-        loop = asyncio.get_running_loop()
-        if not (attempt.superseded or attempt.up.done()):
-            await loop.create_connection(lambda: self._dialled(peer, attempt), host, port)
+    def _turn(self) -> AbstractAsyncContextManager[None]:
+        """A node without a name dials one peer at a time: the first that answers names it."""
+        return self._naming if self._identity is None else nullcontext()
 
-    def _dialled(self, peer: str, attempt: _Attempt) -> Connection:
-        assert self._identity is not None
-        handshake = Handshake.initiator(self._identity, peer, self._cookie, secrets.randbits(32))
+    async def _dial_once(self, peer: str, attempt: _Attempt) -> None:
+        self._check_peer(peer)
+        host, port = await self._finder.find(peer)
+        if attempt.superseded or attempt.up.done():
+            return
+        own = self._identity
+        if own is None:
+            own = Identity(await unnamed_host(peer, host, port), OFFERED | Flag.NAME_ME, 0)
+        loop = asyncio.get_running_loop()
+        await loop.create_connection(lambda: self._dialled(peer, attempt, own), host, port)
+
+    def _dialled(self, peer: str, attempt: _Attempt, own: Identity) -> Connection:
+        handshake = Handshake.initiator(own, peer, self._cookie, secrets.randbits(32))
+        attempt.handshake = handshake
         attempt.dialled = self._new_connection(handshake)
         return attempt.dialled
 
@@ -334,6 +352,8 @@ class Network:
             old.close(NoConnection(f"{peer} connected anew"), flush=False)
         self._up[peer] = connection
         attempt = self._attempts.pop(peer, None)
+        if self._identity is None:
+            self._take_name(connection, attempt)
         logger.info("connected to %s", peer)
         self._owner.node_up(peer)
         if attempt is None:
@@ -357,11 +377,36 @@ class Network:
             del self._up[peer]
             logger.info("disconnected from %s: %s", peer, reason)
             self._owner.node_down(peer, was_up=True)
+        if self._named_by is connection:
+            self._lose_name(peer)
         for name, attempt in self._dialled_by(connection):
             if _awaits_the_peers_dial(reason):
                 attempt.superseded = True
             elif not attempt.superseded:
                 self._attempt_failed(name, attempt, reason)
+
+    def _take_name(self, connection: Connection, attempt: _Attempt | None) -> None:
+        assert attempt is not None
+        assert attempt.handshake is not None
+        own = attempt.handshake.own
+        self._identity = Identity(own.name, OFFERED, own.creation)
+        self._named_by = connection
+        self.name = own.name
+        logger.info("%s named this node %s", connection.peer_name, own.name)
+        self._owner.node_named(own.name)
+
+    def _lose_name(self, peer: str) -> None:
+        # The peer may give the name to another node now: `restart_distr` in net_kernel.erl.
+        error = NoConnection(f"{peer}, which named this node {self.name}, is down")
+        self._identity = self._named_by = None
+        self.name = NO_NAME
+        for connection in list(self._up.values()):
+            connection.close(error)
+        for name, attempt in list(self._attempts.items()):
+            self._attempt_failed(name, attempt, error)
+        for dial in self._dials:
+            dial.cancel()
+        self._owner.name_lost()
 
     def _dialled_by(self, connection: Connection) -> Iterator[tuple[str, _Attempt]]:
         return iter([(n, a) for n, a in self._attempts.items() if a.dialled is connection])
@@ -369,11 +414,3 @@ class Network:
 
 def _awaits_the_peers_dial(reason: BeethovenError) -> bool:
     return isinstance(reason, Refused) and reason.status is Status.NOK
-
-
-def _listen_address(host: str) -> str:
-    """An address is listened on alone; a name may mean another address here than elsewhere."""
-    try:
-        return str(ipaddress.ip_address(host))
-    except ValueError:
-        return "0.0.0.0"

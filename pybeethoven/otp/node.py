@@ -27,7 +27,10 @@ from pybeethoven.errors import (
     brief,
 )
 from pybeethoven.etf import Atom, ImproperList, Pid, Reference, Term, encode
+from pybeethoven.net.finder import Address, Resolve
+from pybeethoven.net.names import NO_NAME
 from pybeethoven.net.network import HANDSHAKE_TIMEOUT, NET_TICKTIME, Network
+from pybeethoven.net.registrar import EpmdSetting
 from pybeethoven.otp import net_kernel, rex, rpc
 from pybeethoven.otp.cookie import check_cookie, read_cookie
 from pybeethoven.otp.exports import Exports, F, check_name
@@ -86,19 +89,32 @@ class Node:
     `net_ticktime` (seconds): silence after which a peer is down; must be the same on all nodes.
     `handshake_timeout` (seconds): how long connecting may take.
 
-    Raises `ConfigError` for a name, cookie or time that can't be used.
+    `epmd`: whether to register with EPMD. One that runs is used, else an installed one is started,
+    else (`embedded`: in any case) this process becomes the EPMD of its host until the node stops.
+    `listen_port`: where to listen: a port, the first and last of several like `(9100, 9110)`, or 0
+    for any. `use_interface`: the address to listen at, by default the name's host if that is an
+    address, else all. `resolve(peer)`: the (host, port) of a node, or None to ask its EPMD.
+
+    Without a name (None) the first node that it connects to gives it one, which it loses when that
+    node is down; no node can connect to it. It has no processes as long as it has no name.
+
+    Raises `ConfigError` for a name, cookie or other setting that can't be used.
     """
 
     def __init__(
         self,
-        name: str,
+        name: str | None,
         cookie: str | None = None,
         *,
         hidden: bool = True,
         net_ticktime: float = NET_TICKTIME,
         handshake_timeout: float = HANDSHAKE_TIMEOUT,
+        epmd: EpmdSetting = True,
+        listen_port: int | tuple[int, int] = 0,
+        use_interface: str | None = None,
+        resolve: Resolve | None = None,
     ) -> None:
-        self.name = Atom(name)
+        self.name = Atom(NO_NAME if name is None else name)
         self.ties = Ties(self)
         self.exports = Exports()
         self._signals = Signals(self)
@@ -109,6 +125,10 @@ class Node:
             hidden=hidden,
             net_ticktime=net_ticktime,
             handshake_timeout=handshake_timeout,
+            epmd=epmd,
+            listen_port=listen_port,
+            use_interface=use_interface,
+            resolve=resolve,
         )
         self._outside = _Outside()
         self._stopping: asyncio.Task[None] | None = None
@@ -147,6 +167,8 @@ class Node:
         self._stopping = None
         try:
             await self.network.start()
+            if self.name == NO_NAME:
+                return
             self._adopt(self._outside)
             await self.start(net_kernel.NetKernel(), name=net_kernel.NAME)
             await self.start(rex.Rex(), name=rex.NAME)
@@ -448,7 +470,10 @@ class Node:
     def caller(self) -> Process:
         """The process that runs this code, or the one that stands for code outside of any."""
         process = current_process.get()
-        return process if process is not None and process.node is self else self._outside
+        if process is not None and process.node is self:
+            return process
+        self.network.check_named()
+        return self._outside
 
     def process(self, to: Term) -> Process | None:
         """The live process of this node with that pid or name."""
@@ -539,9 +564,14 @@ class Node:
         """The connected nodes, hidden ones too."""
         return [Atom(name) for name in self.network.connected()]
 
-    async def connect(self, peer: str) -> None:
-        """Connect to a node. Raises `NoConnection`; when cancelled, the attempt goes on."""
-        await self.network.connect(peer)
+    async def connect(self, peer: str, address: Address | None = None) -> None:
+        """Connect to a node, now and later at `address`, (host, port), if that is given; otherwise
+        `resolve` or its EPMD tells where it is.
+
+        Raises `NoConnection`; `ConfigError` if the name or the address can't be used, or one of the
+        nodes has a long name and the other a short one. When cancelled, the attempt goes on.
+        """
+        await self.network.connect(peer, address)
 
     async def ping(self, peer: str) -> bool:
         """Whether `peer` can be reached and answers, as `net_adm:ping/1` has it."""
@@ -561,6 +591,19 @@ class Node:
             self._node_monitors[process.pid] = process
         else:
             self._node_monitors.pop(process.pid, None)
+
+    def node_named(self, name: Atom) -> None:
+        """A peer has given this node its name (called by the network)."""
+        self.name = name
+        self._adopt(self._outside)
+        self._run(net_kernel.NetKernel(), net_kernel.NAME, link=False)
+
+    def name_lost(self) -> None:
+        """That peer is down; who has the old name in his pid ends (called by the network)."""
+        # Last the outside, whose calls wait for what the others end.
+        for process in list(reversed(self._processes.values())):
+            self.end_process(process, NOCONNECTION)
+        self.name = Atom(NO_NAME)
 
     def node_up(self, peer: Atom) -> None:
         """A connection is up (called by the network)."""

@@ -54,6 +54,14 @@ class Signals:
             Op.UNLINK_ID_ACK: self._process_unlink_id_ack,
         }
 
+    def node_named(self, name: str) -> None:
+        """A peer gave the node its name."""
+        self._node.node_named(Atom(name))
+
+    def name_lost(self) -> None:
+        """The peer that did so is down."""
+        self._node.name_lost()
+
     def node_up(self, peer: str) -> None:
         """A connection is up."""
         self._node.node_up(Atom(peer))
