@@ -12,7 +12,7 @@ from pybeethoven.dist.epmd_server import MIN_CREATION
 from pybeethoven.errors import ConfigError
 from pybeethoven.net.listening import (
     ANY,
-    ANY6,
+    any_address,
     is_address,
     open_listener,
     port_range,
@@ -34,6 +34,7 @@ class Door:
         listen_port: int | tuple[int, int],
         use_interface: str | None,
     ) -> None:
+        self._name = name
         alive_name, self._host = split_name(name)
         if use_interface is not None and not is_address(use_interface):
             raise ConfigError(
@@ -91,8 +92,8 @@ class Door:
                 text = f"cannot listen at use_interface={address!r}, port {first}: {error}"
             else:
                 text = (
-                    f"cannot listen on the host part of the name, {self._host!r}, port {first}: "
-                    f"{error}; it must be an address of this machine, unless use_interface is given"
+                    f"cannot listen on the host of {self._name!r}, port {first}: {error}; "
+                    f"the host part must be an address of this machine, or use_interface given"
                 )
             raise ConfigError(text) from error
 
@@ -107,4 +108,4 @@ async def _listen_address(host: str) -> str:
         found = await loop.getaddrinfo(host, None, type=socket.SOCK_STREAM)
     except (OSError, UnicodeError):
         return ANY
-    return ANY6 if any(family == socket.AF_INET6 for family, *_ in found) else ANY
+    return any_address() if any(family == socket.AF_INET6 for family, *_ in found) else ANY

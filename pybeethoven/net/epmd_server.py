@@ -17,7 +17,7 @@ from collections.abc import Iterable
 
 from pybeethoven.dist.epmd_server import Registry, Session
 from pybeethoven.errors import ConfigError
-from pybeethoven.net.listening import ANY, ANY6, open_listener, stop_listening
+from pybeethoven.net.listening import ANY, ANY6, any_address, open_listener, stop_listening
 
 logger = logging.getLogger(__name__)
 
@@ -26,6 +26,7 @@ REQUEST_TIME = 10.0
 MAX_WAITING = 128
 """So many connections may be without a registration; one more closes the oldest of them."""
 _LOOPBACK = ("127.0.0.1", "::1")
+_NOT_HERE = (errno.EADDRNOTAVAIL, errno.EAFNOSUPPORT)
 
 
 class EpmdServer:
@@ -40,7 +41,7 @@ class EpmdServer:
         self._port = port
         self._addresses = [*_LOOPBACK, *(a for a in addresses if a not in _LOOPBACK)]
         if ANY in self._addresses or ANY6 in self._addresses:
-            self._addresses = [ANY6 if socket.has_dualstack_ipv6() else ANY]
+            self._addresses = [any_address()]
         self._registry = Registry(port, lambda: secrets.randbits(32))
         self._servers: list[asyncio.Server] = []
         self._connections: dict[_Connection, None] = {}
@@ -85,16 +86,17 @@ class EpmdServer:
             try:
                 listeners.append(open_listener(address, [self._port]))
             except OSError as error:
-                if address in _LOOPBACK and error.errno != errno.EADDRINUSE:
-                    continue  # a machine may lack IPv4 or IPv6, as for OTP's epmd
+                if address in _LOOPBACK and error.errno in _NOT_HERE:
+                    continue  # a machine may lack IPv4 or IPv6
                 _close(listeners)
                 if error.errno == errno.EADDRINUSE:
                     return None
                 raise ConfigError(
                     f"the embedded EPMD can't listen at {address}:{self._port}: {error}; "
-                    f"ERL_EPMD_ADDRESS must have addresses of this machine"
+                    f"ERL_EPMD_ADDRESS must have addresses of this machine, and ERL_EPMD_PORT a "
+                    f"port that it may listen on"
                 ) from error
-        return listeners
+        return listeners or None
 
     def _accept(self) -> _Connection:
         connection = _Connection(self._registry)

@@ -7,14 +7,16 @@ import errno
 import ipaddress
 import socket
 from collections.abc import Iterable
+from contextlib import suppress
 
 from pybeethoven.errors import ConfigError
 
 BACKLOG = 128
 """So many connections may wait to be accepted, as at an OTP node."""
 ANY = "0.0.0.0"
+"""All IPv4 addresses of this machine."""
 ANY6 = "::"
-"""All addresses of this machine, those of IPv4 too where it can be."""
+"""All addresses of this machine, those of IPv4, too."""
 
 
 def is_address(host: str) -> bool:
@@ -24,6 +26,15 @@ def is_address(host: str) -> bool:
     except ValueError:
         return False
     return True
+
+
+def any_address() -> str:
+    """`ANY6` on a machine that has IPv6, else `ANY`."""
+    if socket.has_dualstack_ipv6():
+        with socket.socket(socket.AF_INET6) as probe, suppress(OSError):
+            probe.bind((ANY6, 0))
+            return ANY6
+    return ANY
 
 
 def port_range(setting: int | tuple[int, int]) -> range:

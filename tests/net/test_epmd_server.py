@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import errno
 import os
+import socket
 import struct
 import subprocess
 from collections.abc import AsyncIterator
@@ -16,6 +18,7 @@ from pybeethoven.errors import ConfigError
 from pybeethoven.net import epmd_server
 from pybeethoven.net.epmd import look_up, register
 from pybeethoven.net.epmd_server import EpmdServer
+from pybeethoven.net.listening import open_listener
 from pybeethoven.testing import Epmd, find_epmd, free_port
 from tests import epmd_requests as requests
 from tests.helpers import has_address, ipv6, soon
@@ -247,6 +250,30 @@ async def test_address_that_is_not_ours() -> None:
         await EpmdServer(port, ["192.0.2.1"]).start()
     with pytest.raises(ConnectionRefusedError):
         await asyncio.open_connection(HOST, port)
+
+
+async def test_port_that_needs_rights(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A port that this user may not have is an error that says so."""
+
+    def refuse(address: str, ports: list[int]) -> socket.socket:
+        raise PermissionError(errno.EACCES, "Permission denied")
+
+    monkeypatch.setattr(epmd_server, "open_listener", refuse)
+    with pytest.raises(ConfigError, match=r"127\.0\.0\.1:1: .*Permission denied; .*ERL_EPMD_PORT"):
+        await EpmdServer(1).start()
+
+
+async def test_machine_without_ipv6(monkeypatch: pytest.MonkeyPatch) -> None:
+    """It serves what addresses there are."""
+
+    def open_v4(address: str, ports: list[int]) -> socket.socket:
+        if ":" in address:
+            raise OSError(errno.EADDRNOTAVAIL, "Cannot assign requested address")
+        return open_listener(address, ports)
+
+    monkeypatch.setattr(epmd_server, "open_listener", open_v4)
+    async with embedded() as port:
+        assert await ask(port, requests.NAMES) == struct.pack(">I", port)
 
 
 # Limits
