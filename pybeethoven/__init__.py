@@ -14,6 +14,7 @@ from pybeethoven.cluster.tracker import (
 from pybeethoven.errors import (
     Aborted,
     BeethovenError,
+    Busy,
     ConfigError,
     JoinError,
     MatchSpecError,
@@ -34,6 +35,8 @@ from pybeethoven.etf import (
     Term,
 )
 from pybeethoven.mnesia import Delete, DeleteObject, Write
+from pybeethoven.net.limits import Limits
+from pybeethoven.net.observe import ConnectionEvent, ConnectionInfo, NodeInfo
 from pybeethoven.otp import NO_REPLY, ChildSpec, From, GenServer, Node, Process, Supervisor
 
 __all__ = [
@@ -43,8 +46,11 @@ __all__ = [
     "Beethoven",
     "BeethovenError",
     "BitString",
+    "Busy",
     "ChildSpec",
     "ConfigError",
+    "ConnectionEvent",
+    "ConnectionInfo",
     "CoreServer",
     "Delete",
     "DeleteObject",
@@ -57,10 +63,12 @@ __all__ = [
     "GenServer",
     "ImproperList",
     "JoinError",
+    "Limits",
     "Map",
     "MatchSpecError",
     "MirrorError",
     "Node",
+    "NodeInfo",
     "NodeStatus",
     "NodeUpdate",
     "NotReady",

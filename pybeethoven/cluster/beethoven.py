@@ -18,6 +18,7 @@ from pybeethoven.errors import MirrorError, NotReady
 from pybeethoven.etf import Atom, Pid, Term
 from pybeethoven.etf.order import order_key
 from pybeethoven.mnesia import Mirror, Row
+from pybeethoven.net.limits import Limits
 from pybeethoven.net.network import NET_TICKTIME
 from pybeethoven.otp import GenServer, Node
 
@@ -35,6 +36,7 @@ class Beethoven:
     `hidden`: stay out of the peers' `nodes()`; a node that is not gets replicas and roles that it
     cannot hold.
     `net_ticktime` (seconds): silence after which a peer is down, the same on all nodes.
+    `limits`: how much it bears of peers and strangers; by default `Limits()`.
 
     Raises `ConfigError` for a value that can't be used.
     """
@@ -48,6 +50,7 @@ class Beethoven:
         listener_port: int = 33000,
         hidden: bool = True,
         net_ticktime: float = NET_TICKTIME,
+        limits: Limits | None = None,
     ) -> None:
         self._locator = Locator(
             name,
@@ -55,7 +58,7 @@ class Beethoven:
             check_port(listener_port),
             backoff=lambda: random.uniform(*BACKOFF),
         )
-        self.node = Node(name, cookie, hidden=hidden, net_ticktime=net_ticktime)
+        self.node = Node(name, cookie, hidden=hidden, net_ticktime=net_ticktime, limits=limits)
         self.via: str | None = None
         """The node whose beacon let us in; None: standalone."""
         self._substrate: Substrate | None = None
