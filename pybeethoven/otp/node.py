@@ -17,6 +17,7 @@ from typing import Any, Final, Self, TypeAlias
 
 from pybeethoven.dist import control
 from pybeethoven.errors import (
+    Busy,
     CallTimeout,
     ConfigError,
     EncodeError,
@@ -25,8 +26,11 @@ from pybeethoven.errors import (
     ProcessExit,
 )
 from pybeethoven.etf import Atom, ImproperList, Pid, Reference, Term, encode
-from pybeethoven.net.network import HANDSHAKE_TIMEOUT, NET_TICKTIME, Network
+from pybeethoven.net.limits import Limits
+from pybeethoven.net.network import NET_TICKTIME, Network
+from pybeethoven.net.observe import ConnectionEvents, NodeInfo
 from pybeethoven.otp import net_kernel, rpc
+from pybeethoven.otp.aliases import Aliases, AliasKind
 from pybeethoven.otp.cookie import check_cookie, read_cookie
 from pybeethoven.otp.gen_server import ALIAS, GEN_CALL, GEN_CAST, From, GenServer, reply_address
 from pybeethoven.otp.process import (
@@ -80,7 +84,7 @@ class Node:
     read. `hidden`: connected nodes don't list it in `nodes()`, and `global` leaves it alone; only a
     hidden node is safe in a cluster that creates Mnesia tables on `[node() | nodes()]`.
     `net_ticktime` (seconds): silence after which a peer is down; must be the same on all nodes.
-    `handshake_timeout` (seconds): how long connecting may take.
+    `limits`: how much it bears of peers and strangers; by default `Limits()`.
 
     Raises `ConfigError` for a name, cookie or time that can't be used.
     """
@@ -92,10 +96,11 @@ class Node:
         *,
         hidden: bool = True,
         net_ticktime: float = NET_TICKTIME,
-        handshake_timeout: float = HANDSHAKE_TIMEOUT,
+        limits: Limits | None = None,
     ) -> None:
         self.name = Atom(name)
         self.ties = Ties(self)
+        self.aliases = Aliases(self)
         self._signals = Signals(self)
         self.network = Network(
             name,
@@ -103,7 +108,7 @@ class Node:
             self._signals,
             hidden=hidden,
             net_ticktime=net_ticktime,
-            handshake_timeout=handshake_timeout,
+            limits=limits,
         )
         self._outside = _Outside()
         self._stopping: asyncio.Task[None] | None = None
@@ -302,6 +307,7 @@ class Node:
         for name in [n for n, p in self._names.items() if p is process]:
             del self._names[name]
         self._node_monitors.pop(process.pid, None)
+        self.aliases.end(process)
         self.ties.end(process)
         if process._task is not None:
             process._task.cancel()
@@ -312,42 +318,72 @@ class Node:
         """Send a message. It is dropped if nobody is there, except for a name on this node.
 
         Connects to another node if need be; never blocks. Raises `EncodeError` for a message
-        without external form, `NoProcess` for a name on this node that is not registered.
+        without external form, `NoProcess` for a name on this node that is not registered, `Busy`
+        when `Limits.unsent_size` waits for the other node already.
         """
         to = self._address(to)
         if isinstance(to, str) and to not in self._names:
             raise NoProcess(NOPROC)
-        self._send(to, message)
+        self._send(to, message, refusable=True)
 
-    def cast(self, to: Target, message: Term) -> None:
-        """Send a cast to a gen_server, wherever it is. Nothing tells whether it arrives."""
-        self._send(self._address(to), (GEN_CAST, message))
+    async def send_wait(self, to: Target, message: Term) -> None:
+        """Send a message as `send` does, but where that raises `Busy` wait with `drain` and go on.
+
+        Raises `NoConnection` if the node goes down in that time. When cancelled, nothing was sent.
+        """
+        await self._send_when_taken(self._address(to), lambda: self.send(to, message))
+
+    async def _send_when_taken(
+        self, address: Pid | Reference | Atom | tuple[Atom, Atom], send: Callable[[], None]
+    ) -> None:
+        while True:
+            try:
+                return send()
+            except Busy:
+                await self.network.drain(self._node_of(address))
+
+    def cast(self, to: Target, message: Term, *, forced: bool = False) -> None:
+        """Send a cast to a gen_server, wherever it is. Nothing tells whether it arrives.
+
+        Raises `EncodeError` and `Busy` as `send` does; `forced`: not `Busy`, it is taken as a reply
+        is (see `Limits.unsent_size`).
+        """
+        self._send(self._address(to), (GEN_CAST, message), refusable=not forced)
 
     async def call(self, to: Target, request: Term, timeout: float | None = CALL_TIMEOUT) -> Term:
         """Call a gen_server, wherever it is, and give its reply.
 
-        Waits up to `timeout` seconds (None: for ever). Raises `CallTimeout`; `NoProcess`,
-        `NoConnection` or `ProcessExit` if the server is not there or ends first. After a time-out
-        or when cancelled, the reply is dropped if it still comes.
+        Waits up to `timeout` seconds (None: for ever), first for its node if that is busy. Raises
+        `CallTimeout`; `NoProcess`, `NoConnection` or `ProcessExit` if the server is not there or
+        ends first. After a time-out or when cancelled, the reply is dropped if it still comes.
         """
+        try:
+            async with asyncio.timeout(timeout):
+                address = self.watchable(to)
+                if self.network.is_busy(peer := self._node_of(address)):
+                    await self.network.drain(peer, large=False)
+                return await self._call(to, address, request)
+        except TimeoutError as error:
+            raise CallTimeout(f"{_text(to)} did not answer within {timeout:g} seconds") from error
+
+    async def _call(self, to: Target, address: Pid | tuple[Atom, Atom], request: Term) -> Term:
         future: asyncio.Future[Term] = asyncio.get_running_loop().create_future()
 
         def on_down(reason: Term) -> None:
             if not future.done():
                 future.set_exception(_exit_error(reason, to))
 
-        address = self.watchable(to)
         reference = self.make_reference()
         self.ties.watch(reference, Monitor(self.caller().pid, address, on_down))
         self._calls[reference] = future
         try:
             if not future.done():
                 tag = ImproperList([ALIAS], reference)
-                self._send(address, (GEN_CALL, (self.caller().pid, tag), request))
-            async with asyncio.timeout(timeout):
-                return await future
-        except TimeoutError as error:
-            raise CallTimeout(f"{_text(to)} did not answer within {timeout:g} seconds") from error
+                message = (GEN_CALL, (self.caller().pid, tag), request)
+                await self._send_when_taken(
+                    address, lambda: self._send(address, message, refusable=True)
+                )
+            return await future
         finally:
             del self._calls[reference]
             self.ties.demonitor(reference)
@@ -365,12 +401,17 @@ class Node:
         timeout: float | None = CALL_TIMEOUT,
     ) -> Term:
         """Run a function on a BEAM node and give what it returns; see `rpc.call`."""
+        await self.drain(peer)
         return await rpc.call(self, peer, module, function, list(args), timeout)
 
     def caller(self) -> Process:
         """The process that runs this code, or the one that stands for code outside of any."""
         process = current_process.get()
         return process if process is not None and process.node is self else self._outside
+
+    def watched_by(self, reference: Reference) -> Process | None:
+        """The process that is monitored with that reference."""
+        return next((p for p in self._processes.values() if reference in p.watchers), None)
 
     def process(self, to: Term) -> Process | None:
         """The live process of this node with that pid or name."""
@@ -383,9 +424,12 @@ class Node:
         if (process := self.process(to)) is not None:
             process.deliver(message, sender)
 
-    def deliver_to_alias(self, alias: Reference, message: Term) -> None:
-        """Give a reply to the call that waits for it; late ones are dropped."""
-        if type(message) is tuple and len(message) == 2:
+    def deliver_to_alias(self, alias: Reference, message: Term, sender: Pid | None = None) -> None:
+        """Give a message to the process with that alias, or a reply to the call that waits for it;
+        late ones are dropped."""
+        if alias not in self._calls:
+            self.aliases.deliver(alias, message, sender)
+        elif type(message) is tuple and len(message) == 2:
             self._answer(ImproperList([ALIAS], alias), message[1])
 
     def _answer(self, tag: Term, reply: Term) -> bool:
@@ -408,7 +452,22 @@ class Node:
                 return Atom(name) if node == self.name else (Atom(name), Atom(node))
         raise ConfigError(f"cannot send to {to!r}: it must be a process, pid, name or (name, node)")
 
-    def _send(self, to: Pid | Reference | Atom | tuple[Atom, Atom], message: Term) -> None:
+    def _node_of(self, address: Pid | Reference | Atom | tuple[Atom, Atom]) -> Atom:
+        """The node that an address is on."""
+        match address:
+            case Atom():
+                return self.name
+            case (_, node):
+                return node
+        return address.node
+
+    def _send(
+        self,
+        to: Pid | Reference | Atom | tuple[Atom, Atom],
+        message: Term,
+        *,
+        refusable: bool = False,
+    ) -> None:
         sender = self.caller().pid
         match to:
             case Atom():
@@ -416,28 +475,37 @@ class Node:
             case (name, self.name):
                 self.deliver(name, message, sender)
             case (name, node):
-                self.network.send(node, *control.reg_send(sender, name, message))
+                signal = control.reg_send(sender, name, message)
+                self.network.send(node, *signal, refusable=refusable)
             case Pid(node=self.name):
                 self.deliver(to, message, sender)
             case Pid(node=node):
                 flags = self.network.flags_of(node)
-                self.network.send(node, *control.send_sender(flags, sender, to, message))
+                signal = control.send_sender(flags, sender, to, message)
+                self.network.send(node, *signal, refusable=refusable)
             case Reference(node=self.name):
-                self.deliver_to_alias(to, message)
+                self.deliver_to_alias(to, message, sender)
             case Reference(node=node):
-                self.network.send(node, *control.alias_send(sender, to, message))
+                signal = control.alias_send(sender, to, message)
+                self.network.send(node, *signal, refusable=refusable)
 
     def exit(self, to: Process | Pid, reason: Term) -> None:
         """Send an exit signal, as `exit/2` does: `kill` ends any process, `normal` no other."""
         self.ties.exit_from(self.caller().pid, to.pid if isinstance(to, Process) else to, reason)
 
-    def monitor(self, process: Process, target: Target) -> Reference:
+    def monitor(
+        self, process: Process, target: Target, *, alias: AliasKind | None = None
+    ) -> Reference:
         """See `Process.monitor`."""
         address = self.watchable(target)
         reference = self.make_reference()
 
         def on_down(reason: Term) -> None:
+            self.aliases.monitor_ended(process, reference)
             process.deliver((DOWN, reference, PROCESS, address, reason))
+
+        if alias is not None:
+            self.aliases.add(reference, process, alias)
 
         self.ties.watch(reference, Monitor(process.pid, address, on_down))
         return reference
@@ -476,6 +544,21 @@ class Node:
     def disconnect(self, peer: str) -> bool:
         """Close the connection to `peer`; False when there is none."""
         return self.network.disconnect(peer)
+
+    async def drain(self, peer: str) -> None:
+        """Wait as long as `Limits.unsent_size` or more waits to be sent to `peer`.
+
+        Raises `NoConnection` if it goes down in that time. When cancelled, nothing is lost.
+        """
+        await self.network.drain(peer)
+
+    def info(self) -> NodeInfo:
+        """Its name, and how its connections are: traffic, what waits, when heard of."""
+        return self.network.info()
+
+    def connection_events(self) -> ConnectionEvents:
+        """The connections that come up, go down or are refused from now on, with the reason."""
+        return self.network.events()
 
     def monitor_nodes(self, process: Process, on: bool = True) -> None:
         """Send `process` a message `(nodeup, node)` or `(nodedown, node)` whenever that happens."""

@@ -37,6 +37,7 @@ class Signals:
             Op.EXIT: self._process_exit,
             Op.UNLINK: self._process_unlink,
             Op.REG_SEND: self._process_reg_send,
+            Op.GROUP_LEADER: self._process_group_leader,
             Op.EXIT2: self._process_exit2,
             Op.MONITOR_P: self._process_monitor_p,
             Op.DEMONITOR_P: self._process_demonitor_p,
@@ -50,6 +51,7 @@ class Signals:
             Op.ALIAS_SEND: self._process_alias_send,
             Op.UNLINK_ID: self._process_unlink_id,
             Op.UNLINK_ID_ACK: self._process_unlink_id_ack,
+            Op.ALTACT_SIG_SEND: self._process_altact_sig_send,
         }
 
     def node_up(self, peer: str) -> None:
@@ -67,8 +69,7 @@ class Signals:
         """
         if received[0] in _ENDS:
             self._check_ends(peer, received)
-        if (handler := self._handlers.get(received[0])) is not None:
-            handler(peer, received, message)
+        self._handlers[received[0]](peer, received, message)
 
     def _check_ends(self, peer: str, received: Control) -> None:
         sender, to = (received[index] for index in _ENDS[received[0]])
@@ -88,7 +89,13 @@ class Signals:
         self._node.deliver(received[3], message, received[1])
 
     def _process_alias_send(self, peer: str, received: Control, message: Term) -> None:
-        self._node.deliver_to_alias(received[2], message)
+        self._node.deliver_to_alias(received[2], message, received[1])
+
+    def _process_altact_sig_send(self, peer: str, received: Control, message: Term) -> None:
+        raise ProtocolError(f"{peer} sent ALTACT_SIG_SEND, which was not negotiated")
+
+    def _process_group_leader(self, peer: str, received: Control, message: Term) -> None:
+        """Nothing: a process here does its input and output itself."""
 
     def _process_link(self, peer: str, received: Control, message: Term) -> None:
         _, sender, to = received
@@ -137,8 +144,11 @@ class Signals:
 
     def _process_demonitor_p(self, peer: str, received: Control, message: Term) -> None:
         _, _, target, reference = received
-        if (process := self._node.process(target)) is not None:
-            process.watchers.pop(reference, None)
+        process = self._node.process(target)
+        if process is None or reference not in process.watchers:
+            process = self._node.watched_by(reference)  # the name may be another's by now
+        if process is not None:
+            del process.watchers[reference]
 
     def _process_monitor_p_exit(self, peer: str, received: Control, message: Term) -> None:
         _, _, _, reference, reason = received

@@ -22,7 +22,10 @@ NOTSUP: Final = Atom("notsup")
 DATA: Final = Atom("data")
 
 BOOKKEEPING: Final = frozenset(
-    ("node", "pid", "parent_pid", "exit_reason", "links", "unlinking", "watchers", "monitors")
+    (
+        *("node", "pid", "parent_pid", "exit_reason"),
+        *("links", "unlinking", "watchers", "monitors", "aliases"),
+    )
 ) | {"started", "trap_exit"}
 """The attributes that every process has; no part of its state."""
 

@@ -178,8 +178,9 @@ async def test_replies_to_a_peer_that_takes_nothing(epmd: Epmd) -> None:
         alive: list[Process] = []
 
         async def replies(process: Process) -> None:
-            for _ in range(100):
+            for _ in range(50):
                 a.reply((Pid(Atom(B), 1, 0, 7), Atom("tag")), bytes(50_000))
+                a.cast(("name", B), bytes(50_000), forced=True)
             alive.append(process)
 
         a.spawn(replies)
