@@ -12,7 +12,7 @@ from datetime import UTC, datetime
 from typing import Protocol
 
 from pybeethoven.dist.flags import Flag
-from pybeethoven.dist.framing import NOTHING, MessageReader
+from pybeethoven.dist.framing import MessageReader
 from pybeethoven.dist.handshake import (
     AliveAnswered,
     Completed,
@@ -24,7 +24,7 @@ from pybeethoven.dist.handshake import (
     StatusReceived,
 )
 from pybeethoven.errors import BeethovenError, HandshakeError, NoConnection, RemoteError
-from pybeethoven.etf import Pid, Term
+from pybeethoven.etf import Term
 from pybeethoven.net.limits import Limits
 from pybeethoven.net.writer import Writer
 
@@ -78,11 +78,11 @@ class Connection(asyncio.Protocol):
         self._transport: asyncio.Transport | None = None
         self._timer: asyncio.TimerHandle | None = None
         self._reader: MessageReader | None = None
-        self.writer: Writer | None = None
-        """The outgoing half, once the handshake is complete."""
+        self._writer: Writer | None = None
         self._silent_intervals = self._stalled_intervals = 0
         self._heard = False
         self.peer: Identity | None = None
+        self._name = ""
         self.flags = Flag(0)
         self.since = datetime.now(UTC)
         """When it was up."""
@@ -94,6 +94,12 @@ class Connection(asyncio.Protocol):
         self._ended = False
 
     @property
+    def writer(self) -> Writer:
+        """The outgoing half of a connection that is up."""
+        assert self._writer is not None
+        return self._writer
+
+    @property
     def claimed_name(self) -> str | None:
         """What the peer calls itself, if it has said so."""
         return self._handshake.peer_name
@@ -101,19 +107,7 @@ class Connection(asyncio.Protocol):
     @property
     def peer_name(self) -> str:
         """The node at the other end, as far as it is known."""
-        return self._handshake.peer_name or "an unnamed node"
-
-    def send(
-        self,
-        control: tuple[Term, ...],
-        message: Term = NOTHING,
-        sender: Pid | None = None,
-        *,
-        refusable: bool = False,
-    ) -> None:
-        """Send one message over a connection that is up; see `Writer.send`."""
-        assert self.writer is not None
-        self.writer.send(control, message, sender, refusable=refusable)
+        return self._name or self._handshake.peer_name or "an unnamed node"
 
     def close(self, reason: BeethovenError, *, flush: bool = True) -> None:
         """End the connection; the owner hears of it before this returns.
@@ -161,13 +155,13 @@ class Connection(asyncio.Protocol):
 
     def pause_writing(self) -> None:
         """The transport is full (called by asyncio)."""
-        if self.writer is not None:
-            self.writer.pause()
+        if self._writer is not None:
+            self._writer.pause()
 
     def resume_writing(self) -> None:
         """The transport has room again (called by asyncio)."""
-        if self.writer is not None and not self._ended:
-            self.writer.resume()
+        if self._writer is not None and not self._ended:
+            self._writer.resume()
 
     def eof_received(self) -> bool:
         """The peer will send no more (called by asyncio)."""
@@ -196,8 +190,8 @@ class Connection(asyncio.Protocol):
         self._ended = True
         if self._timer is not None:
             self._timer.cancel()
-        if self.writer is not None:
-            self.writer.close(reason, flush=flush)
+        if self._writer is not None:
+            self._writer.close(reason, flush=flush)
         self._owner.connection_down(self, reason)
 
     def _write_handshake(self) -> None:
@@ -236,6 +230,7 @@ class Connection(asyncio.Protocol):
         assert self._transport is not None
         self._timer.cancel()
         self.peer, self.flags, self.since = peer, flags, datetime.now(UTC)
+        self._name = peer.name
         self._reader = MessageReader(
             flags,
             max_message_size=self._limits.message_size,
@@ -243,7 +238,7 @@ class Connection(asyncio.Protocol):
             max_depth=self._limits.term_depth,
         )
         self._write_handshake()
-        self.writer = Writer(
+        self._writer = Writer(
             self._transport, peer.name, flags, self._limits.unsent_size, self._overrun
         )
         self._schedule_tick()
@@ -267,7 +262,6 @@ class Connection(asyncio.Protocol):
         self._timer = self._loop.call_later(self._tick_interval, self._tick)
 
     def _tick(self) -> None:
-        assert self.writer is not None
         self._silent_intervals = 0 if self._heard else self._silent_intervals + 1
         self._stalled_intervals = 0 if self.writer.tick() else self._stalled_intervals + 1
         self._heard = False
@@ -286,7 +280,7 @@ class Connection(asyncio.Protocol):
 
     def _overrun(self, reason: BeethovenError) -> None:
         # Later: who sends this may be amid what the end of the connection changes.
-        self._loop.call_soon(self._give_up, NoConnection(str(reason)))
+        self._loop.call_soon(self._give_up, reason)
 
     def _give_up(self, reason: BeethovenError) -> None:
         if not self._ended:

@@ -199,7 +199,6 @@ class Network:
         control: tuple[Term, ...],
         message: Term = NOTHING,
         sender: Pid | None = None,
-        *,
         refusable: bool = False,
     ) -> None:
         """Send to `peer`, over a connection that is made first when there is none.
@@ -209,7 +208,7 @@ class Network:
         can't be made, or too much waits for it, the owner's `node_down` is called.
         """
         if (connection := self._up.get(peer)) is not None:
-            connection.send(control, message, sender, refusable=refusable)
+            connection.writer.send(control, message, sender, refusable)
             return
         size = len(encode_message(OFFERED, control, message))
         if not self._dialling_is_busy():
@@ -226,7 +225,6 @@ class Network:
         """Whether `drain` would wait, large messages apart."""
         if (connection := self._up.get(peer)) is None:
             return peer != self.name and self._dialling_is_busy()
-        assert connection.writer is not None
         return connection.writer.busy
 
     async def drain(self, peer: str, *, large: bool = True) -> None:
@@ -238,7 +236,6 @@ class Network:
         if peer not in self._up and self.is_busy(peer):
             await self.connect(peer)
         if (connection := self._up.get(peer)) is not None:
-            assert connection.writer is not None
             await connection.writer.drain(large=large)
 
     async def connect(self, peer: str) -> None:
@@ -410,7 +407,7 @@ class Network:
         if attempt.dialled not in (None, connection):
             attempt.dialled.close(NoConnection("superseded"), flush=False)
         for control, message, sender in attempt.unsent:
-            connection.send(control, message, sender)
+            connection.writer.send(control, message, sender)
         attempt.up.set_result(None)
 
     def message_received(

@@ -140,7 +140,6 @@ class Announcer:
 def describe(connection: Connection) -> ConnectionInfo:
     """How a connection is that is up."""
     assert connection.peer is not None
-    assert connection.writer is not None
     silence = asyncio.get_running_loop().time() - connection.last_heard
     return ConnectionInfo(
         peer=connection.peer.name,

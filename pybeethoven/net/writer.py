@@ -14,7 +14,7 @@ from pybeethoven.dist.control import Control, sender_of
 from pybeethoven.dist.flags import Flag
 from pybeethoven.dist.framing import TICK, encode_frame
 from pybeethoven.dist.outgoing import FRAGMENT_SIZE, LargeMessage, Outbox, may_fragment
-from pybeethoven.errors import BeethovenError, Busy
+from pybeethoven.errors import BeethovenError, Busy, NoConnection
 from pybeethoven.etf import Pid, Term
 
 CHUNKS_PER_TURN: Final = 16
@@ -73,21 +73,25 @@ class Writer:
         return self._outbox.large_size >= self._limit
 
     def send(
-        self, control: Control, message: Term, sender: Pid | None, *, refusable: bool = False
+        self, control: Control, message: Term, sender: Pid | None, refusable: bool = False
     ) -> None:
         """Send one message. `sender`: the process that it is from, where `control` does not tell.
 
         Raises `EncodeError`, and, if it is `refusable`, `Busy`; then nothing is sent.
         """
-        if refusable and self.busy:
+        if refusable and not self._direct and self.busy:
             raise self.busy_error()
         frame, payload_at = encode_frame(self._flags, control, message)
-        large = len(frame) - payload_at > FRAGMENT_SIZE and self._fragments
+        size = len(frame)
+        large = size - payload_at > FRAGMENT_SIZE and self._fragments
         if refusable and large and self.full:
             raise self.busy_error()
         self.messages_out += 1
         if self._direct and not large:
-            self._write(frame)
+            # As _write does it, without the call.
+            self._transport.write(frame)
+            self.bytes_out += size
+            self._wrote = True
         elif self._end is None:
             from_ = sender_of(control) if sender is None else sender
             self._line_up(from_, LargeMessage(frame, payload_at) if large else frame)
@@ -99,9 +103,11 @@ class Writer:
     async def drain(self, *, large: bool) -> None:
         """Wait while `busy`, and for `large` messages while `full`. Raises why the connection ended
         if it does."""
-        while self.busy or (large and self.full):
+        while True:
             if self._end is not None:
                 raise self._end
+            if not (self.busy or (large and self.full)):
+                return
             waiter = asyncio.get_running_loop().create_future()
             self._waiters.add(waiter)
             try:
@@ -136,7 +142,7 @@ class Writer:
             self._flushing.cancel()
         while flush and (data := self._outbox.next_data()):
             self._write(data)
-        self._wake(reason)
+        self._wake()
 
     def _write(self, data: bytes | bytearray) -> None:
         self._transport.write(data)
@@ -152,7 +158,7 @@ class Writer:
         if over:
             self._excess += self._outbox.size - before
             if self._excess > self._limit:
-                self._end = self.busy_error()
+                self._end = NoConnection(str(self.busy_error()))
                 self._overrun(self._end)
                 return
         if not self._paused and self._flushing is None:
@@ -171,10 +177,11 @@ class Writer:
         else:
             self._flushing = asyncio.get_running_loop().call_soon(self._flush)
         if not self.busy:
-            self._excess *= self.full
-            self._wake(None)
+            if not self.full:
+                self._excess = 0
+            self._wake()
 
-    def _wake(self, error: BeethovenError | None) -> None:
+    def _wake(self) -> None:
         for waiter in self._waiters:
             if not waiter.done():
-                waiter.set_result(None) if error is None else waiter.set_exception(error)
+                waiter.set_result(None)

@@ -16,6 +16,7 @@ from types import TracebackType
 from typing import Any, Final, Self, TypeAlias
 
 from pybeethoven.dist import control
+from pybeethoven.dist.flags import Flag
 from pybeethoven.errors import (
     Busy,
     CallTimeout,
@@ -465,7 +466,6 @@ class Node:
         self,
         to: Pid | Reference | Atom | tuple[Atom, Atom],
         message: Term,
-        *,
         refusable: bool = False,
     ) -> None:
         sender = self.caller().pid
@@ -475,19 +475,19 @@ class Node:
             case (name, self.name):
                 self.deliver(name, message, sender)
             case (name, node):
-                signal = control.reg_send(sender, name, message)
-                self.network.send(node, *signal, refusable=refusable)
+                signal, payload = control.reg_send(sender, name, message)
+                self.network.send(node, signal, payload, None, refusable)
             case Pid(node=self.name):
                 self.deliver(to, message, sender)
             case Pid(node=node):
                 flags = self.network.flags_of(node)
-                signal = control.send_sender(flags, sender, to, message)
-                self.network.send(node, *signal, refusable=refusable)
+                signal, payload = control.send_sender(flags, sender, to, message)
+                self.network.send(node, signal, payload, None, refusable)
             case Reference(node=self.name):
                 self.deliver_to_alias(to, message, sender)
-            case Reference(node=node):
-                signal = control.alias_send(sender, to, message)
-                self.network.send(node, *signal, refusable=refusable)
+            case Reference(node=node) if self.network.flags_of(node) & Flag.ALIAS:
+                signal, payload = control.alias_send(sender, to, message)
+                self.network.send(node, signal, payload, None, refusable)
 
     def exit(self, to: Process | Pid, reason: Term) -> None:
         """Send an exit signal, as `exit/2` does: `kill` ends any process, `normal` no other."""

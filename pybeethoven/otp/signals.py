@@ -22,8 +22,10 @@ _ENDS: Final = {
     **dict.fromkeys((Op.PAYLOAD_EXIT, Op.PAYLOAD_EXIT2), (1, 2)),
     **dict.fromkeys((Op.MONITOR_P_EXIT, Op.PAYLOAD_MONITOR_P_EXIT), (1, 2)),
     **dict.fromkeys((Op.UNLINK_ID, Op.UNLINK_ID_ACK), (2, 3)),
+    Op.SPAWN_REQUEST: (2, 0),
+    Op.SPAWN_REPLY: (4, 2),
 }
-"""Where in a control message the processes stand that it is from and to."""
+"""Where in a control message the processes stand that it is from and to; 0 where it is to none."""
 
 
 class Signals:

@@ -6,7 +6,7 @@ import pytest
 
 from pybeethoven import Atom, Node, Pid, Reference, Term
 from pybeethoven.dist.control import Control, Op
-from pybeethoven.dist.flags import OFFERED
+from pybeethoven.dist.flags import OFFERED, Flag
 from pybeethoven.errors import ProtocolError
 from pybeethoven.etf import ImproperList
 from pybeethoven.otp.signals import Signals
@@ -123,9 +123,10 @@ class Wire:
 
     def __init__(self, node: Node, monkeypatch: pytest.MonkeyPatch) -> None:
         self.sent: list[Control] = []
+        self.flags = OFFERED
         monkeypatch.setattr(node.network, "send", self._send)
         monkeypatch.setattr(node.network, "is_connected", lambda peer: True)
-        monkeypatch.setattr(node.network, "flags_of", lambda peer: OFFERED)
+        monkeypatch.setattr(node.network, "flags_of", lambda peer: self.flags)
         self.process = spawn_recorder(node, trap_exit=True)
         self._signals = Signals(node)
 
@@ -237,6 +238,17 @@ async def test_demonitor_of_a_name_that_moved(wire: Wire, node: Node) -> None:
     wire.receive(Op.DEMONITOR_P, PEER, Atom("name"), reference)
     wire.receive(Op.DEMONITOR_P, PEER, Atom("name"), reference)
     assert wire.process.watchers == heir.watchers == {}
+
+
+async def test_peer_without_aliases_or_unlink_ids(wire: Wire, node: Node) -> None:
+    """It is sent nothing that it does not know: no ALIAS_SEND, and the old UNLINK."""
+    wire.process.link(PEER)
+    wire.take()
+    wire.flags = OFFERED & ~Flag.ALIAS & ~Flag.UNLINK_ID
+    node.send(Reference(PEER.node, 1, (1, 2, 3)), b"lost")
+    wire.process.unlink(PEER)
+    assert wire.take() == [(Op.UNLINK, wire.process.pid, PEER)]
+    assert wire.process.unlinking == {}
 
 
 async def test_group_leader_is_ignored(wire: Wire) -> None:
