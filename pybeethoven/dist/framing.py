@@ -150,14 +150,14 @@ class MessageReader:
         return strip_token(control), message
 
 
-def encode_frame(flags: Flag, control: Control, message: Term = NOTHING) -> tuple[bytearray, int]:
+def encode_frame(flags: int, control: Control, message: Term = NOTHING) -> tuple[bytearray, int]:
     """A whole frame, its length included, and the offset of its payload, or of its end if it has
     none. `flags`: what the handshake negotiated.
 
     Raises `EncodeError` for a term without external form, or a frame over 4 GiB.
     """
     frame = bytearray(_LENGTH.size)
-    has_header = int(flags) & _HEADER_FLAGS
+    has_header = flags & _HEADER_FLAGS
     frame += _HEADER if has_header else _PASS_THROUGH
     encode_into(frame, control)
     payload_at = len(frame)
@@ -171,7 +171,7 @@ def encode_frame(flags: Flag, control: Control, message: Term = NOTHING) -> tupl
 
 def encode_message(flags: Flag, control: Control, message: Term = NOTHING) -> bytes:
     """The frame alone; see `encode_frame`. A peer takes it whole, whatever its size."""
-    return bytes(encode_frame(flags, control, message)[0])
+    return bytes(encode_frame(int(flags), control, message)[0])
 
 
 def _put_length(frame: bytearray) -> None:

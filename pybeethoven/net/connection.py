@@ -62,6 +62,9 @@ class Connection(asyncio.Protocol):
     of it in which nothing else was. `limits`: what the peer may take and send.
     """
 
+    writer: Writer
+    """The outgoing half; there from the moment the connection is up, as is `_reader`."""
+
     def __init__(
         self,
         handshake: Handshake,
@@ -78,7 +81,6 @@ class Connection(asyncio.Protocol):
         self._transport: asyncio.Transport | None = None
         self._timer: asyncio.TimerHandle | None = None
         self._reader: MessageReader | None = None
-        self._writer: Writer | None = None
         self._silent_intervals = self._stalled_intervals = 0
         self._heard = False
         self.peer: Identity | None = None
@@ -92,12 +94,6 @@ class Connection(asyncio.Protocol):
         self.closed: asyncio.Future[None] = self._loop.create_future()
         """Done when the socket is closed."""
         self._ended = False
-
-    @property
-    def writer(self) -> Writer:
-        """The outgoing half of a connection that is up."""
-        assert self._writer is not None
-        return self._writer
 
     @property
     def claimed_name(self) -> str | None:
@@ -155,13 +151,13 @@ class Connection(asyncio.Protocol):
 
     def pause_writing(self) -> None:
         """The transport is full (called by asyncio)."""
-        if self._writer is not None:
-            self._writer.pause()
+        if self._reader is not None:
+            self.writer.pause()
 
     def resume_writing(self) -> None:
         """The transport has room again (called by asyncio)."""
-        if self._writer is not None and not self._ended:
-            self._writer.resume()
+        if self._reader is not None and not self._ended:
+            self.writer.resume()
 
     def eof_received(self) -> bool:
         """The peer will send no more (called by asyncio)."""
@@ -190,8 +186,8 @@ class Connection(asyncio.Protocol):
         self._ended = True
         if self._timer is not None:
             self._timer.cancel()
-        if self._writer is not None:
-            self._writer.close(reason, flush=flush)
+        if self._reader is not None:
+            self.writer.close(reason, flush=flush)
         self._owner.connection_down(self, reason)
 
     def _write_handshake(self) -> None:
@@ -238,7 +234,7 @@ class Connection(asyncio.Protocol):
             max_depth=self._limits.term_depth,
         )
         self._write_handshake()
-        self._writer = Writer(
+        self.writer = Writer(
             self._transport, peer.name, flags, self._limits.unsent_size, self._overrun
         )
         self._schedule_tick()

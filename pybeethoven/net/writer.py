@@ -38,7 +38,7 @@ class Writer:
     ) -> None:
         self._transport = transport
         self._peer = peer
-        self._flags = flags
+        self._flags = int(flags)  # an enum's operators are slow
         self._fragments = may_fragment(flags)
         self._limit = limit
         self._overrun = overrun

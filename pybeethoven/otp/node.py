@@ -59,6 +59,8 @@ CALL_TIMEOUT: Final = 5.0
 STOP_TIME: Final = 0.5
 """Seconds that processes have to end when the node stops; then they are left behind, and logged."""
 
+_ALIAS: Final = int(Flag.ALIAS)  # an enum's operators are slow
+
 NODEUP: Final = Atom("nodeup")
 NODEDOWN: Final = Atom("nodedown")
 
@@ -322,24 +324,21 @@ class Node:
         without external form, `NoProcess` for a name on this node that is not registered, `Busy`
         when `Limits.unsent_size` waits for the other node already.
         """
-        to = self._address(to)
-        if isinstance(to, str) and to not in self._names:
-            raise NoProcess(NOPROC)
-        self._send(to, message, refusable=True)
+        self._send(self._sendable(to), message, True)
 
     async def send_wait(self, to: Target, message: Term) -> None:
         """Send a message as `send` does, but where that raises `Busy` wait with `drain` and go on.
 
         Raises `NoConnection` if the node goes down in that time. When cancelled, nothing was sent.
         """
-        await self._send_when_taken(self._address(to), lambda: self.send(to, message))
+        await self._send_when_taken(self._sendable(to), message)
 
     async def _send_when_taken(
-        self, address: Pid | Reference | Atom | tuple[Atom, Atom], send: Callable[[], None]
+        self, address: Pid | Reference | Atom | tuple[Atom, Atom], message: Term
     ) -> None:
         while True:
             try:
-                return send()
+                return self._send(address, message, True)
             except Busy:
                 await self.network.drain(self._node_of(address))
 
@@ -349,7 +348,7 @@ class Node:
         Raises `EncodeError` and `Busy` as `send` does; `forced`: not `Busy`, it is taken as a reply
         is (see `Limits.unsent_size`).
         """
-        self._send(self._address(to), (GEN_CAST, message), refusable=not forced)
+        self._send(self._address(to), (GEN_CAST, message), not forced)
 
     async def call(self, to: Target, request: Term, timeout: float | None = CALL_TIMEOUT) -> Term:
         """Call a gen_server, wherever it is, and give its reply.
@@ -358,36 +357,35 @@ class Node:
         `CallTimeout`; `NoProcess`, `NoConnection` or `ProcessExit` if the server is not there or
         ends first. After a time-out or when cancelled, the reply is dropped if it still comes.
         """
-        try:
-            async with asyncio.timeout(timeout):
-                address = self.watchable(to)
-                if self.network.is_busy(peer := self._node_of(address)):
-                    await self.network.drain(peer, large=False)
-                return await self._call(to, address, request)
-        except TimeoutError as error:
-            raise CallTimeout(f"{_text(to)} did not answer within {timeout:g} seconds") from error
-
-    async def _call(self, to: Target, address: Pid | tuple[Atom, Atom], request: Term) -> Term:
         future: asyncio.Future[Term] = asyncio.get_running_loop().create_future()
 
         def on_down(reason: Term) -> None:
             if not future.done():
                 future.set_exception(_exit_error(reason, to))
 
-        reference = self.make_reference()
-        self.ties.watch(reference, Monitor(self.caller().pid, address, on_down))
-        self._calls[reference] = future
+        address, reference = self.watchable(to), self.make_reference()
         try:
-            if not future.done():
-                tag = ImproperList([ALIAS], reference)
-                message = (GEN_CALL, (self.caller().pid, tag), request)
-                await self._send_when_taken(
-                    address, lambda: self._send(address, message, refusable=True)
-                )
-            return await future
+            async with asyncio.timeout(timeout):
+                peer = address.node if isinstance(address, Pid) else address[1]
+                if self.network.is_busy(peer):
+                    await self.network.drain(peer, large=False)
+                self.ties.watch(reference, Monitor(self.caller().pid, address, on_down))
+                self._calls[reference] = future
+                if not future.done():
+                    tag = ImproperList([ALIAS], reference)
+                    message = (GEN_CALL, (self.caller().pid, tag), request)
+                    try:
+                        self._send(address, message, True)
+                    except Busy:
+                        await self._send_when_taken(address, message)
+                return await future
+        except TimeoutError as error:
+            raise CallTimeout(f"{_text(to)} did not answer within {timeout:g} seconds") from error
         finally:
-            del self._calls[reference]
+            self._calls.pop(reference, None)
             self.ties.demonitor(reference)
+            if future.done() and not future.cancelled():
+                future.exception()  # the node may have gone down while this waited to send
 
     def reply(self, from_: From, reply: Term) -> None:
         """Answer a call, at any time after `handle_call` got `from_`."""
@@ -453,6 +451,12 @@ class Node:
                 return Atom(name) if node == self.name else (Atom(name), Atom(node))
         raise ConfigError(f"cannot send to {to!r}: it must be a process, pid, name or (name, node)")
 
+    def _sendable(self, to: Target) -> Pid | Reference | Atom | tuple[Atom, Atom]:
+        address = self._address(to)
+        if isinstance(address, str) and address not in self._names:
+            raise NoProcess(NOPROC)
+        return address
+
     def _node_of(self, address: Pid | Reference | Atom | tuple[Atom, Atom]) -> Atom:
         """The node that an address is on."""
         match address:
@@ -485,7 +489,7 @@ class Node:
                 self.network.send(node, signal, payload, None, refusable)
             case Reference(node=self.name):
                 self.deliver_to_alias(to, message, sender)
-            case Reference(node=node) if self.network.flags_of(node) & Flag.ALIAS:
+            case Reference(node=node) if int(self.network.flags_of(node)) & _ALIAS:
                 signal, payload = control.alias_send(sender, to, message)
                 self.network.send(node, signal, payload, None, refusable)
 

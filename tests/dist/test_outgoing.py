@@ -26,7 +26,7 @@ def signal(sender: Pid, number: int, size: int) -> Signal:
 
 def put(outbox: Outbox, sent: Signal) -> None:
     """Put a message in, large or not."""
-    frame, payload_at = encode_frame(OFFERED, *sent)
+    frame, payload_at = encode_frame(int(OFFERED), *sent)
     large = len(frame) - payload_at > FRAGMENT_SIZE
     outbox.put(sender_of(sent[0]), LargeMessage(frame, payload_at) if large else frame)
 
@@ -59,7 +59,7 @@ def test_fragments_have_the_bytes_that_a_beam_wants() -> None:
     """The whole control message is in the first fragment, ids count down to 1, the number of the
     sequence is not 0, and no fragment is longer than BEAM's."""
     reason = bytes(2 * FRAGMENT_SIZE + 10)
-    frame, payload_at = encode_frame(OFFERED, *c.exit2(OFFERED, OURS, THEIRS, reason))
+    frame, payload_at = encode_frame(int(OFFERED), *c.exit2(OFFERED, OURS, THEIRS, reason))
     outbox = Outbox()
     outbox.put(OURS, LargeMessage(frame, payload_at))
     frames = [outbox.next_data() for _ in range(3)]

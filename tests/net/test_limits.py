@@ -231,6 +231,28 @@ async def read_all(reader: asyncio.StreamReader) -> None:
         pass
 
 
+async def test_peer_goes_down_while_a_large_call_waits(epmd: Epmd) -> None:
+    """A call that could be announced but not sent ends with `NoConnection`, and nothing else is
+    said of it; small messages found room meanwhile."""
+    async with Node(A, "cookie", limits=Limits(unsent_size=MIB)) as a, silent_peer():
+        await until_up(a, B)
+        recorder = Recorder()
+        a.spawn(recorder)
+        a.send(("name", B), bytes(20 * MIB))
+        call = asyncio.create_task(a.call(("name", B), bytes(MIB), timeout=None))
+        waiting = asyncio.create_task(a.send_wait(("name", B), bytes(MIB)))
+        a.network.send(B, *c.link(recorder.pid, Pid(Atom(B), 1, 0, 7)))
+        await asyncio.sleep(0.02 * UNIT)
+        assert not call.done()
+        assert not waiting.done()
+        with pytest.raises(Busy):
+            a.send(("name", B), bytes(MIB))
+        a.disconnect(B)
+        for task in (call, waiting):
+            with pytest.raises(NoConnection):
+                await soon(task)
+
+
 # What can be seen
 
 
