@@ -1,7 +1,9 @@
-"""What goes out on one connection: written at once if it can be, else in line, within a limit.
+"""What goes out on one connection: with the turn of the event loop if it can, else in line, within
+a limit.
 
-asyncio takes whatever is written, without a bound. So nothing is written while the transport is
-paused; it waits in an `Outbox`, which counts.
+What is sent in one turn of the loop is one write: a system call, and a peer woken up, cost more
+than a message. asyncio takes whatever is written, without a bound. So nothing is written while the
+transport is paused; it waits in an `Outbox`, which counts.
 """
 
 from __future__ import annotations
@@ -42,6 +44,9 @@ class Writer:
         self._fragments = may_fragment(flags)
         self._limit = limit
         self._overrun = overrun
+        self._loop = asyncio.get_running_loop()
+        self._batch = bytearray()  # empty unless _direct
+        self._batch_due = False
         self._outbox = Outbox()
         self._direct = True
         self._paused = False
@@ -59,7 +64,7 @@ class Writer:
     @property
     def unsent(self) -> int:
         """Bytes that wait: in line, or with the transport."""
-        return self._outbox.size + self._transport.get_write_buffer_size()
+        return len(self._batch) + self._outbox.size + self._transport.get_write_buffer_size()
 
     @property
     def busy(self) -> bool:
@@ -88,10 +93,12 @@ class Writer:
             raise self.busy_error()
         self.messages_out += 1
         if self._direct and not large:
-            # As _write does it, without the call.
-            self._transport.write(frame)
-            self.bytes_out += size
-            self._wrote = True
+            self._batch += frame
+            if not self._batch_due:
+                self._batch_due = True
+                self._loop.call_soon(self._write_due_batch)
+            elif len(self._batch) > FRAGMENT_SIZE:
+                self._write_batch()
         elif self._end is None:
             from_ = sender_of(control) if sender is None else sender
             self._line_up(from_, LargeMessage(frame, payload_at) if large else frame)
@@ -108,7 +115,7 @@ class Writer:
                 raise self._end
             if not (self.busy or (large and self.full)):
                 return
-            waiter = asyncio.get_running_loop().create_future()
+            waiter = self._loop.create_future()
             self._waiters.add(waiter)
             try:
                 await waiter
@@ -137,6 +144,7 @@ class Writer:
     def close(self, reason: BeethovenError, *, flush: bool) -> None:
         """Take no more; with `flush`, give all that waits to the transport. `reason` is what
         `drain` raises then."""
+        self._write_batch()
         self._end, self._direct = reason, False
         if self._flushing is not None:
             self._flushing.cancel()
@@ -144,12 +152,22 @@ class Writer:
             self._write(data)
         self._wake()
 
+    def _write_due_batch(self) -> None:
+        self._batch_due = False
+        self._write_batch()
+
+    def _write_batch(self) -> None:
+        if self._batch:
+            data, self._batch = self._batch, bytearray()
+            self._write(data)
+
     def _write(self, data: bytes | bytearray) -> None:
         self._transport.write(data)
         self.bytes_out += len(data)
         self._wrote = True
 
     def _line_up(self, sender: Term, message: bytearray | LargeMessage) -> None:
+        self._write_batch()
         large = isinstance(message, LargeMessage)
         over = self.full if large else self.busy
         before = self._outbox.size
@@ -175,7 +193,7 @@ class Writer:
             if self._paused:
                 break
         else:
-            self._flushing = asyncio.get_running_loop().call_soon(self._flush)
+            self._flushing = self._loop.call_soon(self._flush)
         if not self.busy:
             if not self.full:
                 self._excess = 0

@@ -258,5 +258,6 @@ async def test_frozen_beam(cluster: Peers) -> None:
         a.thaw()
         await soon(waiting)
         assert len(await got(node)) == 20_000 - busy + 1
+        await asyncio.sleep(0)
         [info] = [c for c in node.info().connections if c.peer == A]
         assert info.unsent == 0

@@ -75,13 +75,39 @@ class Rig:
             self.send(bytes(10_000))
 
 
-async def test_written_at_once() -> None:
-    """As long as the transport takes it, a message is written when it is sent."""
+async def test_written_together() -> None:
+    """As long as the transport takes it, what is sent in a turn of the loop is one write."""
     rig = Rig()
     rig.send(1)
-    assert rig.transport.payloads() == [1]
-    assert (rig.writer.messages_out, rig.writer.unsent) == (1, 0)
+    rig.send(2, OTHER)
+    assert rig.transport.written == []
+    await asyncio.sleep(0)
+    assert len(rig.transport.written) == 1
+    assert rig.transport.payloads() == [1, 2]
+    assert (rig.writer.messages_out, rig.writer.unsent) == (2, 0)
     assert rig.writer.bytes_out == len(rig.transport.written[0])
+    rig.send(3)
+    await asyncio.sleep(0)
+    assert rig.transport.payloads() == [1, 2, 3]
+
+
+async def test_much_is_written_at_once() -> None:
+    """In one turn of the loop no more than a fragment's size is held back."""
+    rig = Rig()
+    for _ in range(100):
+        rig.send(bytes(10_000))
+        assert rig.writer.unsent < 76_000
+    assert len(rig.transport.payloads()) > 90
+
+
+async def test_order_of_small_and_large() -> None:
+    """What was sent before a large message in the same turn comes before it."""
+    rig = Rig()
+    for number, size in enumerate((1, 300_000, 1)):
+        rig.send((number, bytes(size)))
+    while len(rig.transport.payloads()) < 3:
+        await asyncio.sleep(0)
+    assert [number for number, _ in rig.transport.payloads()] == [0, 1, 2]
 
 
 async def test_nothing_is_written_while_paused() -> None:
@@ -90,12 +116,13 @@ async def test_nothing_is_written_while_paused() -> None:
     rig.transport.stuck = True
     for number in range(12):
         rig.send((number, bytes(10_000)), refusable=False)
-    assert len(rig.transport.written) == 7
+    assert len(rig.transport.written) == 1
     assert rig.writer.unsent > 120_000
     rig.transport.let_go()
     assert [number for number, _ in rig.transport.payloads()] == list(range(12))
     assert rig.writer.unsent == 0
     rig.send(12)
+    await asyncio.sleep(0)
     assert rig.transport.payloads()[-1] == 12
 
 
@@ -109,6 +136,7 @@ async def test_busy() -> None:
     assert rig.writer.messages_out == sent
     rig.transport.let_go()
     rig.send("fits")
+    await asyncio.sleep(0)
     assert len(rig.transport.payloads()) == sent + 1
 
 
@@ -131,6 +159,7 @@ async def test_unencodable_message_leaves_nothing() -> None:
     with pytest.raises(EncodeError):
         rig.send(object())
     rig.send(1)
+    await asyncio.sleep(0)
     assert rig.transport.payloads() == [1]
 
 
