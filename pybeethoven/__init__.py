@@ -14,6 +14,7 @@ from pybeethoven.cluster.tracker import (
 from pybeethoven.errors import (
     Aborted,
     BeethovenError,
+    Busy,
     CallTimeout,
     ConfigError,
     JoinError,
@@ -42,6 +43,8 @@ from pybeethoven.etf import (
     Term,
 )
 from pybeethoven.mnesia import Delete, DeleteObject, Write
+from pybeethoven.net.limits import Limits
+from pybeethoven.net.observe import ConnectionEvent, ConnectionInfo, NodeInfo
 from pybeethoven.otp import NO_REPLY, ChildSpec, From, GenServer, Node, Process, Supervisor
 
 __all__ = [
@@ -51,9 +54,12 @@ __all__ = [
     "Beethoven",
     "BeethovenError",
     "BitString",
+    "Busy",
     "CallTimeout",
     "ChildSpec",
     "ConfigError",
+    "ConnectionEvent",
+    "ConnectionInfo",
     "CoreServer",
     "Delete",
     "DeleteObject",
@@ -66,6 +72,7 @@ __all__ = [
     "GenServer",
     "ImproperList",
     "JoinError",
+    "Limits",
     "Map",
     "MatchSpecError",
     "MirrorError",
@@ -73,6 +80,7 @@ __all__ = [
     "NoConnection",
     "NoProcess",
     "Node",
+    "NodeInfo",
     "NodeStatus",
     "NodeUpdate",
     "NotReady",

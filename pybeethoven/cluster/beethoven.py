@@ -20,6 +20,7 @@ from pybeethoven.etf import Atom, Pid, Term
 from pybeethoven.etf.order import order_key
 from pybeethoven.mnesia import Mirror, Row
 from pybeethoven.net.finder import Resolve
+from pybeethoven.net.limits import Limits
 from pybeethoven.net.network import NET_TICKTIME
 from pybeethoven.net.registrar import EpmdSetting
 from pybeethoven.otp import GenServer, Node
@@ -42,6 +43,7 @@ class Beethoven:
     `net_ticktime` (seconds): silence after which a peer is down, the same on all nodes.
     `epmd`, `listen_port`, `use_interface`, `resolve`: how the node registers, where it listens and
     where it dials, see `Node`.
+    `limits`: how much it bears of peers and strangers; by default `Limits()`.
 
     Raises `ConfigError` for a value that can't be used.
     """
@@ -59,6 +61,7 @@ class Beethoven:
         listen_port: int | tuple[int, int] = 0,
         use_interface: str | None = None,
         resolve: Resolve | None = None,
+        limits: Limits | None = None,
     ) -> None:
         self._locator = Locator(
             name,
@@ -75,6 +78,7 @@ class Beethoven:
             listen_port=listen_port,
             use_interface=use_interface,
             resolve=resolve,
+            limits=limits,
         )
         self.via: str | None = None
         """The node whose beacon let us in; None: standalone."""

@@ -432,7 +432,7 @@ class CoreServer(DistrServer, subscribe=True):
 
     def _alert_followers(self, node: Atom, status: Atom) -> None:
         for follower in self._followers:
-            self.node.cast(follower, (NODE_UPDATE, (node, status)))
+            self.node.cast(follower, (NODE_UPDATE, (node, status)), forced=True)
 
     def _connected(self) -> bool:
         nodes = self.node.nodes()

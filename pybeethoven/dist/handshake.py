@@ -221,6 +221,12 @@ class Handshake:
         return self._own
 
     @property
+    def peer_name(self) -> str | None:
+        """The node that was dialled, or what the peer calls itself, if that is a node's name; it
+        has not proved to be that until `Completed`."""
+        return self._peer_name
+
+    @property
     def trailing_data(self) -> bytes:
         """When DONE, the bytes received behind the last message; they belong to framing."""
         return bytes(self._received) if self._state is State.DONE else b""
@@ -371,6 +377,7 @@ class Handshake:
         self._peer = peer
         try:
             self._check_name()
+            self._peer_name = peer.name
             self._check_flags()
         except HandshakeError:
             self._send(messages.build_status(Status.NOT_ALLOWED))

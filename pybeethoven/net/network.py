@@ -18,18 +18,18 @@ from typing import Protocol
 from pybeethoven.dist.flags import OFFERED, Flag
 from pybeethoven.dist.framing import NOTHING, encode_message
 from pybeethoven.dist.handshake import Handshake, Identity, Status
-from pybeethoven.errors import BeethovenError, ConfigError, NoConnection
-from pybeethoven.etf import Term
+from pybeethoven.errors import BeethovenError, Busy, ConfigError, HandshakeError, NoConnection
+from pybeethoven.etf import Pid, Term, decode, encode
 from pybeethoven.net.connection import Connection, Refused
 from pybeethoven.net.door import Door
 from pybeethoven.net.finder import Address, Finder, Resolve
+from pybeethoven.net.limits import Limits
 from pybeethoven.net.names import NO_NAME, check_reach, split_name, unnamed_host
+from pybeethoven.net.observe import Announcer, ConnectionEvents, NodeInfo, describe
 from pybeethoven.net.registrar import EpmdSetting
 
 logger = logging.getLogger(__name__)
 
-HANDSHAKE_TIMEOUT = 7.0
-"""Seconds that a handshake, the look-up before it included, may take (OTP's net_setuptime)."""
 NET_TICKTIME = 60.0
 """Seconds of silence after which a peer is down (OTP's net_ticktime)."""
 CLOSING_TIME = 0.25
@@ -60,7 +60,8 @@ class _Attempt:
     """A connection that is to be: who waits for it, and what is to be sent over it."""
 
     up: asyncio.Future[None]
-    unsent: list[tuple[tuple[Term, ...], Term]] = field(default_factory=list)
+    unsent: list[tuple[tuple[Term, ...], Term, Pid | None]] = field(default_factory=list)
+    unsent_size: int = 0
     handshake: Handshake | None = None
     dialled: Connection | None = None
     superseded: bool = False
@@ -70,8 +71,8 @@ class Network:
     """The connections of one node.
 
     `name`: `alive@host`; None: the first peer gives one, and nobody can connect to this node.
-    `cookie`: the cluster's secret. `hidden`: whether peers leave this node out of `nodes()`. Times
-    are in seconds.
+    `cookie`: the cluster's secret. `hidden`: whether peers leave this node out of `nodes()`.
+    `net_ticktime` is in seconds. `limits`: what it bears; by default `Limits()`.
 
     `epmd`: whether to register with EPMD; if none runs and none is installed, or with `embedded`,
     this process becomes the EPMD of its host. `listen_port`: where to listen, a port or the first
@@ -88,11 +89,11 @@ class Network:
         *,
         hidden: bool = True,
         net_ticktime: float = NET_TICKTIME,
-        handshake_timeout: float = HANDSHAKE_TIMEOUT,
         epmd: EpmdSetting = True,
         listen_port: int | tuple[int, int] = 0,
         use_interface: str | None = None,
         resolve: Resolve | None = None,
+        limits: Limits | None = None,
     ) -> None:
         if not net_ticktime > 0:
             raise ConfigError(f"net_ticktime is {net_ticktime}; it must be more than 0 seconds")
@@ -115,7 +116,7 @@ class Network:
         self._owner = owner
         self._hidden = hidden
         self._net_ticktime = net_ticktime
-        self._handshake_timeout = handshake_timeout
+        self._limits = limits or Limits()
         self._finder = Finder(resolve)
         self._running = False
         self._identity: Identity | None = None
@@ -125,6 +126,9 @@ class Network:
         self._all: set[Connection] = set()
         self._attempts: dict[str, _Attempt] = {}
         self._dials: set[asyncio.Task[None]] = set()
+        # In the order in which they came.
+        self._handshakes: dict[Connection, None] = {}
+        self._announcer = Announcer()
 
     @property
     def running(self) -> bool:
@@ -179,6 +183,12 @@ class Network:
 
     async def stop(self) -> None:
         """Give the name back and close every connection, within `CLOSING_TIME` seconds."""
+        try:
+            await self._stop()
+        finally:
+            self._announcer.end()
+
+    async def _stop(self) -> None:
         self._running = False
         if self._door is not None:
             await self._door.close()
@@ -196,19 +206,69 @@ class Network:
             connection.close(NoConnection(f"{self.name} stopped"), flush=False)
         await asyncio.wait([connection.closed for connection in closing])
 
-    def send(self, peer: str, control: tuple[Term, ...], message: Term = NOTHING) -> None:
+    def info(self) -> NodeInfo:
+        """How this node and its connections are."""
+        return NodeInfo(
+            name=self.name,
+            creation=None if self._identity is None else self._identity.creation,
+            hidden=self._hidden,
+            connections=[describe(connection) for connection in self._up.values()],
+            dialling=list(self._attempts),
+            handshakes=len(self._handshakes),
+        )
+
+    def events(self) -> ConnectionEvents:
+        """What happens to connections from now on, until the node stops."""
+        return self._announcer.events()
+
+    def send(
+        self,
+        peer: str,
+        control: tuple[Term, ...],
+        message: Term = NOTHING,
+        sender: Pid | None = None,
+        refusable: bool = False,
+    ) -> None:
         """Send to `peer`, over a connection that is made first when there is none.
 
-        Raises `EncodeError`. Never blocks; if the connection can't be made, the owner's `node_down`
-        is called.
+        `sender`: the process that it is from, where `control` does not tell; see `dist.outgoing`.
+        Raises `EncodeError`, and if it is `refusable`, `Busy`. Never blocks; if the connection
+        can't be made, or too much waits for it, the owner's `node_down` is called.
         """
         if (connection := self._up.get(peer)) is not None:
-            connection.send(control, message)
+            connection.writer.send(control, message, sender, refusable)
             return
-        encode_message(OFFERED, control, message)
+        size = len(encode_message(OFFERED, control, message))
         if self._identity is None:  # a process that the loss of the name has ended, still cleaning
             return
-        self._attempt(peer).unsent.append((control, message))
+        if not self._dialling_is_busy():
+            if message is not NOTHING:
+                message = decode(encode(message))  # as it is now: who sent it may change it
+            attempt = self._attempt(peer)
+            attempt.unsent.append((control, message, sender))
+            attempt.unsent_size += size
+            return
+        error = Busy(f"too much waits for {peer} and others that are being connected to")
+        if refusable:
+            raise error
+        self._fail_soon(peer, self._attempt(peer), error)
+
+    def is_busy(self, peer: str) -> bool:
+        """Whether `drain` would wait, large messages apart."""
+        if (connection := self._up.get(peer)) is None:
+            return peer != self.name and self._dialling_is_busy()
+        return connection.writer.busy
+
+    async def drain(self, peer: str, *, large: bool = True) -> None:
+        """Wait until `peer` takes more, while too much waits for it (`Limits.unsent_size`); with
+        `large`, until it takes more large messages, too.
+
+        Raises `NoConnection` if the connection ends, or can't be made, in that time.
+        """
+        if peer not in self._up and self.is_busy(peer):
+            await self.connect(peer)
+        if (connection := self._up.get(peer)) is not None:
+            await connection.writer.drain(large=large)
 
     async def connect(self, peer: str, address: Address | None = None) -> None:
         """Wait until a connection to `peer` is up.
@@ -253,7 +313,11 @@ class Network:
             attempt.up.add_done_callback(lambda done: done.cancelled() or done.exception())
             if not self._running:
                 error = NoConnection(f"{self.name} is not running")
-                loop.call_soon(self._attempt_failed, peer, attempt, error)
+                self._fail_soon(peer, attempt, error)
+                return attempt
+            if len(self._dials) >= self._limits.dials:
+                error = NoConnection(f"{self.name} dials {len(self._dials)} nodes already")
+                self._fail_soon(peer, attempt, error)
                 return attempt
             dial = asyncio.create_task(
                 self._dial(peer, attempt), name=f"dial {peer}", context=contextvars.Context()
@@ -262,9 +326,17 @@ class Network:
             dial.add_done_callback(self._dials.discard)
         return attempt
 
+    def _dialling_is_busy(self) -> bool:
+        waiting = sum(attempt.unsent_size for attempt in self._attempts.values())
+        return waiting >= self._limits.unsent_size
+
+    def _fail_soon(self, peer: str, attempt: _Attempt, error: BeethovenError) -> None:
+        # Later: who sends may be amid what node_down changes.
+        asyncio.get_running_loop().call_soon(self._attempt_failed, peer, attempt, error)
+
     async def _dial(self, peer: str, attempt: _Attempt) -> None:
         try:
-            async with asyncio.timeout(self._handshake_timeout), self._turn():
+            async with asyncio.timeout(self._limits.handshake_time), self._turn():
                 await self._dial_once(peer, attempt)
                 await asyncio.shield(attempt.up)
         except Exception as error:
@@ -301,7 +373,7 @@ class Network:
         if self._attempts.get(peer) is attempt:
             del self._attempts[peer]
         text = f"no connection to {peer}: {str(error) or 'it did not answer in time'}"
-        logger.info("%s", text)
+        self._announcer.announce("refused", peer, str(error) or "it did not answer in time")
         attempt.up.set_exception(NoConnection(text))
         if attempt.dialled is not None:
             attempt.dialled.close(NoConnection(text), flush=False)
@@ -312,7 +384,7 @@ class Network:
             handshake,
             self,
             net_ticktime=self._net_ticktime,
-            handshake_timeout=self._handshake_timeout,
+            limits=self._limits,
         )
         self._all.add(connection)
         connection.closed.add_done_callback(lambda _: self._all.discard(connection))
@@ -325,6 +397,11 @@ class Network:
         )
         if not self._running:
             connection.close(NoConnection(f"{self.name} stopped"), flush=False)
+            return connection
+        if len(self._handshakes) >= self._limits.handshakes:
+            oldest = next(iter(self._handshakes))
+            oldest.close(HandshakeError("too many handshakes are under way"), flush=False)
+        self._handshakes[connection] = None
         return connection
 
     # What the connections tell (ConnectionOwner)
@@ -348,20 +425,21 @@ class Network:
     def connection_up(self, connection: Connection) -> None:
         """A handshake is complete: the connection takes the place of any other to that peer."""
         peer = connection.peer_name
+        self._handshakes.pop(connection, None)
         if (old := self._up.get(peer)) is not None:
             old.close(NoConnection(f"{peer} connected anew"), flush=False)
         self._up[peer] = connection
         attempt = self._attempts.pop(peer, None)
         if self._identity is None:
             self._take_name(connection, attempt)
-        logger.info("connected to %s", peer)
+        self._announcer.announce("up", peer)
         self._owner.node_up(peer)
         if attempt is None:
             return
         if attempt.dialled not in (None, connection):
             attempt.dialled.close(NoConnection("superseded"), flush=False)
-        for control, message in attempt.unsent:
-            connection.send(control, message)
+        for control, message, sender in attempt.unsent:
+            connection.writer.send(control, message, sender)
         attempt.up.set_result(None)
 
     def message_received(
@@ -373,14 +451,19 @@ class Network:
     def connection_down(self, connection: Connection, reason: BeethovenError) -> None:
         """A connection ended: a peer is down, or an attempt has failed or been superseded."""
         peer = connection.peer_name
+        awaits_the_peers_dial = isinstance(reason, Refused) and reason.status is Status.NOK
+        if connection in self._handshakes:
+            del self._handshakes[connection]
+            if isinstance(reason, HandshakeError) and not awaits_the_peers_dial:
+                self._announcer.announce("refused", connection.claimed_name, reason)
         if self._up.get(peer) is connection:
             del self._up[peer]
-            logger.info("disconnected from %s: %s", peer, reason)
+            self._announcer.announce("down", peer, reason)
             self._owner.node_down(peer, was_up=True)
         if self._named_by is connection:
             self._lose_name(peer)
         for name, attempt in self._dialled_by(connection):
-            if _awaits_the_peers_dial(reason):
+            if awaits_the_peers_dial:
                 attempt.superseded = True
             elif not attempt.superseded:
                 self._attempt_failed(name, attempt, reason)
@@ -410,7 +493,3 @@ class Network:
 
     def _dialled_by(self, connection: Connection) -> Iterator[tuple[str, _Attempt]]:
         return iter([(n, a) for n, a in self._attempts.items() if a.dialled is connection])
-
-
-def _awaits_the_peers_dial(reason: BeethovenError) -> bool:
-    return isinstance(reason, Refused) and reason.status is Status.NOK
