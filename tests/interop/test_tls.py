@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from erlang_interop.peers import Peers
-from pybeethoven import Atom, Beethoven, From, GenServer, Node, Term
+from pybeethoven import Atom, Beethoven, From, GenServer, Limits, Node, Term
 from pybeethoven.errors import NoConnection
 from pybeethoven.testing import BeamNode
 from tests.certificates import Authority, Certificate
@@ -278,7 +278,7 @@ async def test_beam_without_tls(
     """A plain BEAM and a node with TLS don't connect, whoever dials."""
     a = await cluster.start_bare(A)
     options = good.options(authority)
-    async with Node(PY, cluster.cookie, handshake_timeout=UNIT, tls=options) as node:
+    async with Node(PY, cluster.cookie, limits=Limits(handshake_time=UNIT), tls=options) as node:
         assert await a.eval(PING) == "pang"
         await until_logged(caplog, "it does not speak TLS")
         with pytest.raises(NoConnection, match=r"seconds; maybe it does not speak TLS"):

@@ -13,7 +13,7 @@ from typing import Any
 
 import pytest
 
-from pybeethoven import Node, TlsOptions
+from pybeethoven import Limits, Node, TlsOptions
 from pybeethoven.errors import ConfigError, HandshakeError, NoConnection
 from pybeethoven.net import epmd as epmd_client
 from pybeethoven.net.tls import TlsContexts, check_host
@@ -61,8 +61,8 @@ async def test_two_nodes(epmd: Epmd, options: TlsOptions) -> None:
 async def test_time_limit_of_tls_ends_with_it(epmd: Epmd, options: TlsOptions) -> None:
     """A connection that is up may last longer than its handshake might have."""
     async with (
-        Node(A, "cookie", tls=options, handshake_timeout=0.5 * UNIT) as a,
-        Node(B, "cookie", tls=options, handshake_timeout=0.5 * UNIT),
+        Node(A, "cookie", tls=options, limits=Limits(handshake_time=0.5 * UNIT)) as a,
+        Node(B, "cookie", tls=options, limits=Limits(handshake_time=0.5 * UNIT)),
     ):
         recorder = Recorder()
         a.spawn(recorder)
@@ -118,7 +118,7 @@ async def test_stranger_who_says_too_little(
     epmd: Epmd, options: TlsOptions, said: bytes, caplog: pytest.LogCaptureFixture
 ) -> None:
     """A TLS handshake has the time of a handshake, no more."""
-    async with Node(A, "cookie", tls=options, handshake_timeout=0.2 * UNIT):
+    async with Node(A, "cookie", tls=options, limits=Limits(handshake_time=0.2 * UNIT)):
         reader, writer = await connect(A)
         writer.write(said)
         assert await soon(reader.read()) == b""
