@@ -9,8 +9,10 @@ from itertools import pairwise
 from random import Random
 
 from erlang_interop.oracle import Oracle
-from pybeethoven.etf import Atom, Term
+from pybeethoven.etf import Atom, Map, Term
 from pybeethoven.etf.order import exact_key, order_key
+from pybeethoven.mnesia.guards import pairs_of
+from tests.random_specs import parts
 from tests.random_terms import Terms
 
 CASES = 10_000
@@ -32,6 +34,14 @@ def compared(one: Term, other: Term) -> tuple[bool, bool, bool]:
     return a < b, a == b, exact_key(one) == exact_key(other)
 
 
+def has_map_in_a_key(term: Term) -> bool:
+    """Whether a map has a key with a map in it. Since OTP 26 such keys are compared by the order in
+    which that BEAM has met their atoms."""
+    maps = [part for part in parts(term) if isinstance(part, dict | Map)]
+    keys = [key for found in maps for key, _ in pairs_of(found)]
+    return any(isinstance(part, dict | Map) for key in keys for part in parts(key))
+
+
 def test_term_order(oracle: Oracle, seed: int) -> None:
     """10,000 lists of terms: each two neighbours, and the list sorted, as the BEAM has them."""
     random = Random(seed)
@@ -39,6 +49,8 @@ def test_term_order(oracle: Oracle, seed: int) -> None:
     outcomes = {(True, False, False): 0, (False, True, True): 0, (False, True, False): 0}
     for _ in range(CASES // BATCH):
         lists = [some_terms(random, terms) for _ in range(BATCH)]
+        if oracle.release >= 26:
+            lists = [[t for t in some if not has_map_in_a_key(t)] for some in lists]
         answers = oracle.ask((Atom("order"), lists))
         for some, (neighbours, as_sorted) in zip(lists, answers, strict=True):
             for (one, other), expected in zip(pairwise(some), neighbours, strict=True):
