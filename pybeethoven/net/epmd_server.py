@@ -100,7 +100,8 @@ class EpmdServer:
 
     def _accept(self) -> _Connection:
         connection = _Connection(self._registry)
-        waiting = [c for c in self._connections if not c.is_registered]
+        # Those that were aborted just now are still among them.
+        waiting = [c for c in self._connections if not (c.is_registered or c.aborted)]
         if len(waiting) >= MAX_WAITING:
             waiting[0].abort()
         self._connections[connection] = None
@@ -118,7 +119,7 @@ class _Connection(asyncio.Protocol):
         self._session: Session | None = None
         self._transport: asyncio.Transport | None = None
         self._timer: asyncio.TimerHandle | None = None
-        self._aborted = False
+        self.aborted = False
         self.closed: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         """Done when the socket is closed and the name, if there was one, given back."""
 
@@ -128,7 +129,7 @@ class _Connection(asyncio.Protocol):
 
     def abort(self) -> None:
         """Close the connection; what was not sent is lost."""
-        self._aborted = True
+        self.aborted = True
         if self._transport is not None:
             self._transport.abort()
 
@@ -137,7 +138,7 @@ class _Connection(asyncio.Protocol):
         self._transport = transport
         self._session = Session(self._registry, local=_is_local(transport))
         self._timer = asyncio.get_running_loop().call_later(REQUEST_TIME, self.abort)
-        if self._aborted:
+        if self.aborted:
             transport.abort()
 
     def data_received(self, data: bytes) -> None:

@@ -270,6 +270,11 @@ class Network:
             return peer != self.name and self._dialling_is_busy()
         return connection.writer.busy
 
+    def has_no_room(self, peer: str) -> bool:
+        """Whether `drain` would wait for a peer that is connected."""
+        connection = self._up.get(peer)
+        return connection is not None and (connection.writer.busy or connection.writer.full)
+
     async def drain(self, peer: str, *, large: bool = True) -> None:
         """Wait until `peer` takes more, while too much waits for it (`Limits.unsent_size`); with
         `large`, until it takes more large messages, too.

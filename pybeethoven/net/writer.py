@@ -190,6 +190,7 @@ class Writer:
                 self._direct = not self._paused
                 break
             self._write(data)
+            self._excess = max(0, self._excess - len(data))
             if self._paused:
                 break
         else:

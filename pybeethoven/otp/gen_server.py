@@ -155,6 +155,7 @@ class GenServer(Process):
                 reply = await self.handle_call(message[2], message[1])
                 if reply is not NO_REPLY:
                     self.node.reply(message[1], reply)
+                    await self.node.make_room(message[1][0].node)
                 return
             if len(message) == 2 and message[0] == GEN_CAST:
                 await self.handle_cast(message[1])

@@ -13,6 +13,7 @@ import logging
 import secrets
 from collections import deque
 from collections.abc import Awaitable, Callable, Iterable
+from contextlib import suppress
 from types import TracebackType
 from typing import Any, Final, Self, TypeAlias, overload
 
@@ -64,6 +65,8 @@ Target: TypeAlias = Process | Pid | Reference | str | tuple[str, str]
 
 CALL_TIMEOUT: Final = 5.0
 """Seconds that `call` and `rpc` wait for an answer, as gen_server does."""
+ROOM_TIME: Final = 1.0
+"""Seconds that who has answered a slow peer waits for it before it goes on."""
 STOP_TIME: Final = 0.5
 """Seconds that processes have to end when the node stops; then they are left behind, and logged."""
 
@@ -377,14 +380,15 @@ class Node:
 
     # Messages
 
-    def send(self, to: Target, message: Term) -> None:
+    def send(self, to: Target, message: Term, *, forced: bool = False) -> None:
         """Send a message. It is dropped if nobody is there, except for a name on this node.
 
         Connects to another node if need be; never blocks. Raises `EncodeError` for a message
         without external form, `NoProcess` for a name on this node that is not registered, `Busy`
-        when `Limits.unsent_size` waits for the other node already.
+        when `Limits.unsent_size` waits for the other node already; not if it is `forced`, as `cast`
+        has it.
         """
-        self._send(self._sendable(to), message, True)
+        self._send(self._sendable(to), message, not forced)
 
     async def send_wait(self, to: Target, message: Term) -> None:
         """Send a message as `send` does, but where that raises `Busy` wait with `drain` and go on.
@@ -451,6 +455,14 @@ class Node:
         """Answer a call, at any time after `handle_call` got `from_`."""
         self._send(reply_address(from_), (from_[1], reply))
 
+    async def make_room(self, peer: str) -> None:
+        """Give a connected peer up to `ROOM_TIME` seconds to take what was answered: who answers
+        faster than it reads would lose it."""
+        if self.network.has_no_room(peer):
+            with suppress(NoConnection, TimeoutError):
+                async with asyncio.timeout(ROOM_TIME):
+                    await self.drain(peer)
+
     async def rpc(
         self,
         peer: str,
@@ -470,7 +482,6 @@ class Node:
         node. After a time-out, or when cancelled, the function goes on running there; its result is
         dropped. Source: https://www.erlang.org/doc/apps/kernel/erpc.html#call/5
         """
-        await self.drain(peer)
         return await rpc.call(self, peer, module, function, args, timeout)
 
     @overload

@@ -10,6 +10,7 @@ from collections.abc import Callable
 from typing import Final
 
 from pybeethoven.errors import (
+    Busy,
     ConfigError,
     ErlangError,
     ErlangExit,
@@ -55,15 +56,17 @@ class Rex(GenServer):
             case (Pid() as from_, ("call", module, function, args, _)):
 
                 def reply(answer: Term) -> None:
-                    self.node.send(from_, (NAME, answer))
+                    self.node.send(from_, (NAME, answer), forced=True)
 
                 self.node.spawn(self._answer, reply, module, function, args)
             case (Pid() as from_, "features_request"):
                 features = [Atom("erpc")]
-                self.node.send(from_, (Atom("features_reply"), self.node.name, features))
+                self.node.send(
+                    from_, (Atom("features_reply"), self.node.name, features), forced=True
+                )
             case (Pid() as from_, ("sbcast", name, text)):
                 if self._pass_on(from_, name, text):
-                    self.node.send(from_, (NAME, self.node.name, self.node.name))
+                    self.node.send(from_, (NAME, self.node.name, self.node.name), forced=True)
             case (Pid() as from_, ("send", name, text)):
                 self._pass_on(from_, name, (from_, text))
 
@@ -92,8 +95,10 @@ class Rex(GenServer):
     def _pass_on(self, from_: Pid, name: Term, message: Term) -> bool:
         try:
             self.node.send(name, message)
+        except Busy:  # of a third node: what is only passed on is dropped
+            return True
         except (NoProcess, ConfigError):
             missing = (Atom("nonexisting_name"), name)
-            self.node.send(from_, (NAME, self.node.name, missing))
+            self.node.send(from_, (NAME, self.node.name, missing), forced=True)
             return False
         return True

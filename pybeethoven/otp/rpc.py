@@ -45,6 +45,7 @@ async def call(
     arguments = list(args)
     try:
         async with asyncio.timeout(timeout):
+            await node.drain(peer)
             return await apply(node, peer, *names, arguments)
     except TimeoutError as error:
         text = f"{name}/{len(arguments)} on {peer} took over {timeout:g} seconds"

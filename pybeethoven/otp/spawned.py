@@ -37,8 +37,10 @@ class Spawned(Process):
         """Exit as a BEAM's process would that does the same."""
         match self._function, self._args:
             case ("erpc", "execute_call"), [result, module, function, args]:
-                answer = self.node.exports.answer(result, module, function, args)
-                raise ProcessExit(await answer)
+                answer = await self.node.exports.answer(result, module, function, args)
+                for watcher, _ in list(self.watchers.values()):
+                    await self.node.make_room(watcher.node)
+                raise ProcessExit(answer)
             case ("erpc", "execute_cast"), [module, function, args]:
                 await self._apply(module, function, args)
             case (module, function), args:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import resource
+from contextlib import suppress
 
 import pytest
 
@@ -261,3 +262,40 @@ async def test_frozen_beam(cluster: Peers) -> None:
         await asyncio.sleep(0)
         [info] = [c for c in node.info().connections if c.peer == A]
         assert info.unsent == 0
+
+
+async def test_many_large_answers(a: BeamNode, cluster: Peers) -> None:
+    """A peer that reads is given all that it has asked for, however much it asks for at once: by
+    calls of a process, and of an exported function."""
+    limits = Limits(unsent_size=MIB)
+    async with Node("large@127.0.0.1", cluster.cookie, limits=limits) as node:
+
+        class Large(GenServer):
+            async def handle_call(self, request: Term, from_: From) -> Term:
+                return bytes(MIB // 4)
+
+        await node.start(Large(), name="large")
+        node.export("Elixir.Large", lambda: bytes(MIB // 4), name="large")
+        name = ':"large@127.0.0.1"'
+        for call in (
+            f"GenServer.call({{:large, {name}}}, :large)",
+            f":erpc.call({name}, Large, :large, [])",
+        ):
+            sizes = await a.eval(f"""
+              for(_ <- 1..40, do: Task.async(fn -> byte_size({call}) end)) |> Task.await_many()
+            """)
+            assert sizes == 40 * [MIB // 4]
+
+
+async def test_rpc_to_a_busy_peer(a: BeamNode, cluster: Peers) -> None:
+    """Its time limit holds while the peer takes nothing, too."""
+    async with Node("busy@127.0.0.1", cluster.cookie, limits=Limits(unsent_size=MIB)) as node:
+        await node.connect(A)
+        a.freeze()
+        with suppress(Busy):
+            while True:
+                node.send(("collector", A), bytes(MIB // 32))
+        with pytest.raises(CallTimeout):
+            await soon(node.rpc(A, "erlang", "node", [], timeout=0.1 * UNIT))
+        a.thaw()
+        assert await soon(node.rpc(A, "erlang", "node", [])) == A
