@@ -180,8 +180,7 @@ def _read_results(results: Path) -> Counts:
     if results.exists():
         for case in ET.parse(results).iter("testcase"):
             outcome = next((_OUTCOMES[e.tag] for e in case if e.tag in _OUTCOMES), "passed")
-            module = next(p for p in case.get("classname", "?").split(".")[::-1] if p[0].islower())
-            counts[module][outcome] += 1
+            counts[case.get("classname", "").rpartition(".")[2] or "?"][outcome] += 1
     return counts
 
 

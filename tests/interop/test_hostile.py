@@ -31,6 +31,9 @@ FLOOD: Final = 100_000
 HANDSHAKE_TIME: Final = 7 * UNIT
 """Seconds in which a node gives up a handshake, unless it is told otherwise."""
 
+LIMIT: Final = 60 * UNIT
+"""Seconds that the attack may take; it takes less than half of that on two busy cores."""
+
 HELD: Final = 2_000_000
 RESIDENT: Final = 32_000_000
 """Bytes that may be allocated, and be resident, more than before: no multiple of what came."""
@@ -189,7 +192,8 @@ async def test_strangers_and_floods_do_no_harm(
     tracemalloc.start()
     try:
         held_before, resident_before = held(), resident()
-        await attack(strangers)
+        async with asyncio.timeout(LIMIT):
+            await attack(strangers)
         await settle(node)
         grown = held() - held_before, resident() - resident_before
         peak = tracemalloc.get_traced_memory()[1] - held_before
