@@ -14,8 +14,12 @@ from pybeethoven.cluster.tracker import (
 from pybeethoven.errors import (
     Aborted,
     BeethovenError,
+    Busy,
     CallTimeout,
     ConfigError,
+    ErlangError,
+    ErlangExit,
+    ErlangThrow,
     JoinError,
     MatchSpecError,
     MirrorError,
@@ -42,6 +46,8 @@ from pybeethoven.etf import (
     Term,
 )
 from pybeethoven.mnesia import Delete, DeleteObject, Write
+from pybeethoven.net.limits import Limits
+from pybeethoven.net.observe import ConnectionEvent, ConnectionInfo, NodeInfo
 from pybeethoven.otp import NO_REPLY, ChildSpec, From, GenServer, Node, Process, Supervisor
 
 __all__ = [
@@ -51,14 +57,20 @@ __all__ = [
     "Beethoven",
     "BeethovenError",
     "BitString",
+    "Busy",
     "CallTimeout",
     "ChildSpec",
     "ConfigError",
+    "ConnectionEvent",
+    "ConnectionInfo",
     "CoreServer",
     "Delete",
     "DeleteObject",
     "DistrConfig",
     "DistrServer",
+    "ErlangError",
+    "ErlangExit",
+    "ErlangThrow",
     "Export",
     "Follower",
     "From",
@@ -66,6 +78,7 @@ __all__ = [
     "GenServer",
     "ImproperList",
     "JoinError",
+    "Limits",
     "Map",
     "MatchSpecError",
     "MirrorError",
@@ -73,6 +86,7 @@ __all__ = [
     "NoConnection",
     "NoProcess",
     "Node",
+    "NodeInfo",
     "NodeStatus",
     "NodeUpdate",
     "NotReady",

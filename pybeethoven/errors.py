@@ -12,6 +12,7 @@
     │   ├── EpmdUnreachable      no EPMD listens, and none could be started
     │   └── NameTaken            a live node has registered this name already
     ├── NoConnection             a node cannot be reached (Erlang's noconnection)
+    ├── Busy                     too much waits to be sent to that node already
     ├── ProcessExit              a process ended; `.reason` is its exit reason
     │   └── NoProcess            there is no such process (Erlang's noproc)
     ├── SupervisorError          a supervisor can't do that with its child; `.reason` tells why
@@ -27,7 +28,7 @@
     ├── JoinError                a beacon was found, but it did not let us in
     ├── MirrorError              no peer offers the table
     ├── Aborted                  Mnesia refused a change, none was made; `.reason` tells why
-    └── UpdatesLost              node updates came faster than they were read
+    └── UpdatesLost              updates or events came faster than they were read
 
 `ConfigError`, `EncodeError` and `MatchSpecError` are the caller's doing; all others come from
 outside.
@@ -96,6 +97,13 @@ class NameTaken(EpmdError):
 
 class NoConnection(BeethovenError):
     """A node cannot be reached: Erlang's `noconnection`."""
+
+
+class Busy(BeethovenError):
+    """A node does not take what is sent to it fast enough: too much waits, this was not sent.
+
+    Wait with `await node.drain(peer)`, or send with `await node.send_wait(...)`.
+    """
 
 
 class ProcessExit(BeethovenError):
@@ -246,4 +254,4 @@ class Aborted(BeethovenError):
 
 
 class UpdatesLost(BeethovenError):
-    """Node updates came faster than they were read; the queue was full."""
+    """Node updates or connection events came faster than they were read; the queue was full."""

@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+import socket
 from collections.abc import Awaitable
 from typing import TypeVar
+
+import pytest
 
 from pybeethoven import Atom, Pid, Process, Reference, Term
 from tests.timing import UNIT
@@ -13,6 +16,19 @@ T = TypeVar("T")
 
 LIMIT = 10 * UNIT
 """Seconds that anything awaited in a test may take; most take milliseconds."""
+
+
+def has_address(host: str) -> bool:
+    """Whether this machine has an address."""
+    with socket.socket(socket.AF_INET6 if ":" in host else socket.AF_INET) as probe:
+        try:
+            probe.bind((host, 0))
+        except OSError:
+            return False
+    return True
+
+
+ipv6 = pytest.mark.skipif(not has_address("::1"), reason="this machine has no ::1")
 
 
 async def soon(awaitable: Awaitable[T]) -> T:

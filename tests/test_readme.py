@@ -13,6 +13,7 @@ from pathlib import Path
 import pytest
 
 from erlang_interop.peers import Peers
+from pybeethoven import Node
 from tests.helpers import soon
 
 README = (Path(__file__).parents[1] / "README.md").read_text()
@@ -90,7 +91,7 @@ async def test_shared_table(cluster: Peers) -> None:
     a = await cluster.start(A)
     await a.eval(examples("elixir")[1])
     await a.eval("{:ok, _} = KeyValue.start_link([])")
-    async with running(cluster, "-c", examples("python")[3]) as process:
+    async with running(cluster, "-c", examples("python")[4]) as process:
         own = "[(Atom('Elixir.KeyValueTable'), b'python', 1)]"
         assert sorted(await lines(process, 2)) == [own, "event: write (b'python', 1)"]
         await a.eval('KeyValue.put("elixir", 10)')
@@ -98,6 +99,16 @@ async def test_shared_table(cluster: Peers) -> None:
         assert sorted(await lines(process, 2)) == other
     keys = "for {KeyValueTable, key, _} <- :sys.get_state(KeyValue), do: key"
     assert await a.eval(keys) == [b"elixir", b"python"]
+
+
+async def test_exported_function(cluster: Peers) -> None:
+    """The function of the example is called as its comment says."""
+    a = await cluster.start_bare(A)
+    code = examples("python")[3]
+    (call,) = re.findall(r"# (:erpc.*)$", code, re.MULTILINE)
+    async with Node("other@127.0.0.1", cluster.cookie) as node:
+        exec(code, {"node": node})
+        assert await a.eval(call) == 6
 
 
 async def test_command(cluster: Peers, tmp_path: Path) -> None:

@@ -19,7 +19,10 @@ from pybeethoven.errors import ConfigError, MirrorError, NotReady
 from pybeethoven.etf import Atom, Pid, Term
 from pybeethoven.etf.order import order_key
 from pybeethoven.mnesia import Mirror, Row
+from pybeethoven.net.finder import Resolve
+from pybeethoven.net.limits import Limits
 from pybeethoven.net.network import NET_TICKTIME
+from pybeethoven.net.registrar import EpmdSetting
 from pybeethoven.otp import GenServer, Node
 
 logger = logging.getLogger(__name__)
@@ -38,6 +41,9 @@ class Beethoven:
     `hidden`: stay out of the peers' `nodes()`; a node that is not gets replicas and roles that it
     cannot hold.
     `net_ticktime` (seconds): silence after which a peer is down, the same on all nodes.
+    `epmd`, `listen_port`, `use_interface`, `resolve`: how the node registers, where it listens and
+    where it dials, see `Node`.
+    `limits`: how much it bears of peers and strangers; by default `Limits()`.
 
     Raises `ConfigError` for a value that can't be used.
     """
@@ -51,6 +57,11 @@ class Beethoven:
         listener_port: int = 33000,
         hidden: bool = True,
         net_ticktime: float = NET_TICKTIME,
+        epmd: EpmdSetting = True,
+        listen_port: int | tuple[int, int] = 0,
+        use_interface: str | None = None,
+        resolve: Resolve | None = None,
+        limits: Limits | None = None,
     ) -> None:
         self._locator = Locator(
             name,
@@ -58,7 +69,17 @@ class Beethoven:
             check_port(listener_port),
             backoff=lambda: random.uniform(*BACKOFF),
         )
-        self.node = Node(name, cookie, hidden=hidden, net_ticktime=net_ticktime)
+        self.node = Node(
+            name,
+            cookie,
+            hidden=hidden,
+            net_ticktime=net_ticktime,
+            epmd=epmd,
+            listen_port=listen_port,
+            use_interface=use_interface,
+            resolve=resolve,
+            limits=limits,
+        )
         self.via: str | None = None
         """The node whose beacon let us in; None: standalone."""
         self._substrate: Substrate | None = None

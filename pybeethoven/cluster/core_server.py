@@ -39,7 +39,7 @@ from pybeethoven.errors import (
 )
 from pybeethoven.etf import Atom, Pid, Reference, Term
 from pybeethoven.mnesia import WRITE, Row, Table
-from pybeethoven.net.network import split_name
+from pybeethoven.net.names import split_name
 from pybeethoven.otp import NO_REPLY, ChildSpec, From, GenServer, Process
 from pybeethoven.otp.gen_server import GEN_CAST
 from pybeethoven.otp.process import NOPROC, NORMAL, SHUTDOWN
@@ -432,7 +432,7 @@ class CoreServer(DistrServer, subscribe=True):
 
     def _alert_followers(self, node: Atom, status: Atom) -> None:
         for follower in self._followers:
-            self.node.cast(follower, (NODE_UPDATE, (node, status)))
+            self.node.cast(follower, (NODE_UPDATE, (node, status)), forced=True)
 
     def _connected(self) -> bool:
         nodes = self.node.nodes()

@@ -226,6 +226,22 @@ def strip_token(control: Control) -> Control:
     return (op, *control[1:token], *control[token + 1 :])
 
 
+# Elsewhere the sender is the element behind the operation.
+_SENDER_AT: Final[dict[Op, int]] = {
+    Op.SPAWN_REQUEST: 2,
+    Op.SPAWN_REPLY: 4,
+    Op.UNLINK_ID: 2,
+    Op.UNLINK_ID_ACK: 2,
+    Op.ALTACT_SIG_SEND: 2,
+}
+
+
+def sender_of(control: Control) -> Term:
+    """The process that a plain control message is from: a pid, or what stands in its place where
+    the message does not tell (the name in a DOWN, the reason why none was spawned)."""
+    return control[_SENDER_AT.get(control[0], 1)]
+
+
 def _no_row_text(control: Control) -> str:
     if control[0] in list(Op):
         return f"{Op(control[0]).name} came with {len(control)} elements"

@@ -24,14 +24,17 @@ from pybeethoven.dist.flags import Flag
 from pybeethoven.dist.fragments import Reassembly
 from pybeethoven.errors import EncodeError, ProtocolError
 from pybeethoven.etf import Term, decode_term, encode_into
+from pybeethoven.etf.decoder import MAX_DEPTH
 
 __all__ = [
+    "HEADED_SIZE",
     "MAX_MESSAGE_SIZE",
     "MAX_UNFINISHED_SIZE",
     "NOTHING",
     "TICK",
     "MessageReader",
     "Nothing",
+    "encode_frame",
     "encode_message",
 ]
 
@@ -48,6 +51,8 @@ _VERSION: Final = b"\x83"
 _PASS_THROUGH: Final = b"\x70\x83"
 _HEADER: Final = b"\x83\x44\0"
 """With no reference to an atom cache."""
+HEADED_SIZE: Final = _LENGTH.size + len(_HEADER)
+"""Bytes of a frame with a header that are before its control message."""
 _FIRST_FRAGMENT: Final = b"\x83\x45"
 _FOLLOWING_FRAGMENT: Final = b"\x83\x46"
 
@@ -55,8 +60,9 @@ _FOLLOWING_FRAGMENT: Final = b"\x83\x46"
 class MessageReader:
     """Turns the bytes of one connection, cut anyhow, into messages.
 
-    `flags`: what the handshake negotiated. `max_message_size`, `max_unfinished_size`: in bytes. The
-    cost is linear in the bytes received. After an error the reader is not to be used any more.
+    `flags`: what the handshake negotiated. `max_message_size`, `max_unfinished_size`: in bytes.
+    `max_depth`: levels of nesting in a term. The cost is linear in the bytes received. After an
+    error the reader is not to be used any more.
     """
 
     def __init__(
@@ -65,10 +71,12 @@ class MessageReader:
         *,
         max_message_size: int = MAX_MESSAGE_SIZE,
         max_unfinished_size: int = MAX_UNFINISHED_SIZE,
+        max_depth: int = MAX_DEPTH,
     ) -> None:
         self._has_header = bool(flags & _HEADER_FLAGS)
         self._may_fragment = bool(flags & Flag.FRAGMENTS)
         self._max_message_size = max_message_size
+        self._max_depth = max_depth
         self._reassembly = Reassembly(max_message_size, max_unfinished_size)
         self._buffer = bytearray()
         self._offset = 0
@@ -111,11 +119,11 @@ class MessageReader:
         if not frame:
             return None
         if not self._has_header:
-            return _parse_pass_through(frame)
+            return self._parse_pass_through(frame)
         if frame.startswith(_HEADER):
-            return _parse_terms(frame, len(_HEADER))
+            return self._parse_terms(frame, len(_HEADER))
         data = self._join_fragment(frame)
-        return None if data is None else _parse_terms(data, 0)
+        return None if data is None else self._parse_terms(data, 0)
 
     def _join_fragment(self, frame: bytes) -> bytes | None:
         if frame.startswith(_FIRST_FRAGMENT) and self._may_fragment:
@@ -124,23 +132,46 @@ class MessageReader:
             return self._reassembly.receive_following(frame)
         raise ProtocolError(f"a frame starts with {frame[:3].hex(' ')}, which was not negotiated")
 
+    def _parse_pass_through(self, frame: bytes) -> tuple[Control, Term]:
+        if not frame.startswith(_PASS_THROUGH):
+            raise ProtocolError(f"a frame starts with {frame[:2].hex(' ')} in place of 70 83")
+        return self._parse_terms(frame, len(_PASS_THROUGH), _VERSION)
 
-def encode_message(flags: Flag, control: Control, message: Term = NOTHING) -> bytes:
-    """A whole frame, its length included. `flags`: what the handshake negotiated.
+    def _parse_terms(self, data: bytes, offset: int, version: bytes = b"") -> tuple[Control, Term]:
+        control, offset = decode_term(data, offset, max_depth=self._max_depth)
+        message: Term = NOTHING
+        if offset != len(data):
+            if not data.startswith(version, offset):
+                raise ProtocolError(f"a payload starts with {data[offset]:02x} in place of 83")
+            message, offset = decode_term(data, offset + len(version), max_depth=self._max_depth)
+            if offset != len(data):
+                raise ProtocolError(f"{len(data) - offset} bytes follow the payload of a message")
+        check_control(control, message)
+        return strip_token(control), message
 
-    Raises `EncodeError` for a term without external form, or a frame over 4 GiB. Frames are not
-    fragmented: a peer takes them whole, whatever their size.
+
+def encode_frame(flags: int, control: Control, message: Term = NOTHING) -> tuple[bytearray, int]:
+    """A whole frame, its length included, and the offset of its payload, or of its end if it has
+    none. `flags`: what the handshake negotiated.
+
+    Raises `EncodeError` for a term without external form, or a frame over 4 GiB.
     """
     frame = bytearray(_LENGTH.size)
-    has_header = int(flags) & _HEADER_FLAGS
+    has_header = flags & _HEADER_FLAGS
     frame += _HEADER if has_header else _PASS_THROUGH
     encode_into(frame, control)
+    payload_at = len(frame)
     if message is not NOTHING:
         if not has_header:
             frame += _VERSION
         encode_into(frame, message)
     _put_length(frame)
-    return bytes(frame)
+    return frame, payload_at
+
+
+def encode_message(flags: Flag, control: Control, message: Term = NOTHING) -> bytes:
+    """The frame alone; see `encode_frame`. A peer takes it whole, whatever its size."""
+    return bytes(encode_frame(int(flags), control, message)[0])
 
 
 def _put_length(frame: bytearray) -> None:
@@ -148,22 +179,3 @@ def _put_length(frame: bytearray) -> None:
     if size >= 1 << 32:
         raise EncodeError(f"a message of {size} bytes is longer than a frame can be")
     _LENGTH.pack_into(frame, 0, size)
-
-
-def _parse_pass_through(frame: bytes) -> tuple[Control, Term]:
-    if not frame.startswith(_PASS_THROUGH):
-        raise ProtocolError(f"a frame starts with {frame[:2].hex(' ')} in place of 70 83")
-    return _parse_terms(frame, len(_PASS_THROUGH), _VERSION)
-
-
-def _parse_terms(data: bytes, offset: int, version: bytes = b"") -> tuple[Control, Term]:
-    control, offset = decode_term(data, offset)
-    message: Term = NOTHING
-    if offset != len(data):
-        if not data.startswith(version, offset):
-            raise ProtocolError(f"a payload starts with {data[offset]:02x} in place of 83")
-        message, offset = decode_term(data, offset + len(version))
-        if offset != len(data):
-            raise ProtocolError(f"{len(data) - offset} bytes follow the payload of a message")
-    check_control(control, message)
-    return strip_token(control), message

@@ -127,6 +127,7 @@ TRANSITIONS: Final[dict[State, dict[str, State]]] = {
     _S.AWAIT_STATUS: {
         "ok": _S.AWAIT_CHALLENGE,
         "ok_simultaneous": _S.AWAIT_CHALLENGE,
+        messages.NAMED: _S.AWAIT_CHALLENGE,
         "alive": _S.DECIDE_ALIVE,
         "nok": _S.CLOSED,
         "not_allowed": _S.CLOSED,
@@ -185,6 +186,7 @@ class Handshake:
     def initiator(cls, own: Identity, peer_name: str, cookie: str, challenge: int) -> Handshake:
         """The side that dialled.
 
+        `own`: with NAME_ME, its name is only a host, and the peer gives the name; see `own`.
         `peer_name`: the node dialled, which the peer has to be. `cookie`: the cluster's secret.
         `challenge`: 32 random bits. The name message is to be sent at once.
         """
@@ -212,6 +214,17 @@ class Handshake:
     def state(self) -> State:
         """Where the handshake is."""
         return self._state
+
+    @property
+    def own(self) -> Identity:
+        """Who we are to the peer; with the name that it gave, after `StatusReceived`."""
+        return self._own
+
+    @property
+    def peer_name(self) -> str | None:
+        """The node that was dialled, or what the peer calls itself, if that is a node's name; it
+        has not proved to be that until `Completed`."""
+        return self._peer_name
 
     @property
     def trailing_data(self) -> bytes:
@@ -302,12 +315,23 @@ class Handshake:
 
     def _process_status(self, message: bytes) -> list[Event]:
         status = messages.parse_status(message)
-        if status.startswith("named:"):
-            raise HandshakeError(f"{self._peer_text} gave us a name that we did not ask for")
+        if status.startswith(messages.NAMED):
+            return self._take_name(message)
+        if self._own.flags & Flag.NAME_ME and status != Status.NOT_ALLOWED:
+            raise HandshakeError(
+                f"{self._peer_text} was asked for a name, and said {status[:40]!r}"
+            )
         if status not in TRANSITIONS[self._state]:
             raise HandshakeError(f"{self._peer_text} answered the unknown status {status[:40]!r}")
         self._move(status)
         return [StatusReceived(Status(status))]
+
+    def _take_name(self, message: bytes) -> list[Event]:
+        if not self._own.flags & Flag.NAME_ME:
+            raise HandshakeError(f"{self._peer_text} gave us a name that we did not ask for")
+        self._own = messages.parse_named(message, self._own)
+        self._move(messages.NAMED)
+        return [StatusReceived(Status.OK)]
 
     def _process_challenge(self, message: bytes) -> list[Event]:
         self._peer, peer_challenge = messages.parse_challenge(message)
@@ -353,6 +377,7 @@ class Handshake:
         self._peer = peer
         try:
             self._check_name()
+            self._peer_name = peer.name
             self._check_flags()
         except HandshakeError:
             self._send(messages.build_status(Status.NOT_ALLOWED))

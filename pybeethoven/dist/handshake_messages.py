@@ -4,6 +4,7 @@
     old name    'n' version:16 flags:32 name
     complement  'c' flags_high:32 creation:32
     status      's' text
+    named       's' "named:" nlen:16 name:nlen creation:32 rest
     challenge   'N' flags:64 challenge:32 creation:32 nlen:16 name:nlen rest
     reply       'r' challenge:32 digest:16/bytes
     ack         'a' digest:16/bytes
@@ -27,11 +28,15 @@ from pybeethoven.errors import HandshakeError
 MAX_NAME_SIZE: Final = 255 * 4
 """Bytes of the longest node name: an atom has at most 255 characters."""
 
+NAMED: Final = "named:"
+"""The status that gives the initiator its name."""
+
 _LENGTH: Final = Struct(">H")
 _NAME: Final = Struct(">cQIH")
 _OLD_NAME: Final = Struct(">cHI")
 _COMPLEMENT: Final = Struct(">cII")
 _CHALLENGE: Final = Struct(">cQIIH")
+_CREATION: Final = Struct(">I")
 _REPLY: Final = Struct(">cI16s")
 _ACK: Final = Struct(">c16s")
 
@@ -110,6 +115,19 @@ def parse_status(message: bytes) -> str:
     return message[1:].decode("latin-1")
 
 
+def parse_named(message: bytes, asked: Identity) -> Identity:
+    """Who we are by the status NAMED; `asked` is what we sent, with our host in place of a name."""
+    start = len(NAMED) + 1
+    (size,) = _unpack_head(_LENGTH, message[start:], "name status")
+    name = _text_at(message, start + _LENGTH.size, size)
+    end = start + _LENGTH.size + size
+    (creation,) = _unpack_head(_CREATION, message[end:], "name status")
+    check_node_name(name)
+    if name.partition("@")[2] != asked.name:
+        raise HandshakeError(f"the peer named us {name!r}, which is no node on {asked.name!r}")
+    return Identity(name, asked.flags & ~Flag.NAME_ME, creation)
+
+
 def parse_challenge(message: bytes) -> tuple[Identity, int]:
     """The peer and its challenge."""
     _, flags, challenge, creation, size = _unpack_head(_CHALLENGE, message, "challenge")
@@ -133,7 +151,7 @@ def check_node_name(name: str) -> None:
     """Raise `HandshakeError` unless `name` is `alive@host`, neither part empty."""
     alive_name, _, host = name.partition("@")
     if not alive_name or not host or "@" in host or len(name) > 255 or not name.isprintable():
-        raise HandshakeError(f"the peer calls itself {name!r}, which is no node name")
+        raise HandshakeError(f"the peer gave the name {name!r}, which is no node name")
 
 
 def _framed(message: bytes) -> bytes:

@@ -11,6 +11,7 @@ from typing import Any, Final
 
 from pybeethoven.errors import MatchSpecError
 from pybeethoven.etf import Atom, Pid, Term
+from pybeethoven.mnesia.patterns import is_ground
 from pybeethoven.mnesia.table import Row, Table
 
 WRITE: Final = Atom("write")
@@ -58,6 +59,18 @@ def apply_event(table: Table, event: Term) -> list[Change]:
             # `clear_table` looks like the end of the table and the start of a new one.
             return delete_all(table, by)
     return []
+
+
+def is_vague(table: Table, event: Term) -> bool:
+    """Whether an event does not tell which rows are gone.
+
+    Mnesia takes the object of a `delete_object` for a pattern. A map in its key is taken literally
+    by some releases of OTP; by others it stands for every map with these pairs.
+    """
+    match event:
+        case tuple(("mnesia_table_event", ("delete", table.name, tuple((_, key, _, *_)), *_))):
+            return not is_ground(key)
+    return False
 
 
 def table_event(change: Change, table: Atom, detailed: bool, origin: Pid) -> Term:

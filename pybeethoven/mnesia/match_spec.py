@@ -66,8 +66,8 @@ class MatchSpec:
     """A match specification, ready to run.
 
     `keys` are those that rows must have to match, the key being the second element; None when any
-    row can match. As in ETS, a key that is or has a map is taken literally there, while in `run`
-    its map matches all that have those pairs.
+    row can match. A map matches all that have its pairs, in a key, too; OTP 25 takes one in a key
+    literally.
 
     Raises `MatchSpecError` where ETS would raise `badarg`: the message names the part.
     """

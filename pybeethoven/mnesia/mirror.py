@@ -38,6 +38,7 @@ from pybeethoven.mnesia.events import (
     apply_event,
     apply_snapshot,
     delete_all,
+    is_vague,
     table_event,
 )
 from pybeethoven.mnesia.operations import Call, Operation
@@ -276,6 +277,9 @@ class Mirror(GenServer):
                 await self._change_source()
             case ("pybeethoven_written", Reference() as mark):
                 self._settle(mark, None)
+            case _ if is_vague(self.table, message):
+                self._settled.clear()
+                await self._change_source()
             case _:
                 for change in apply_event(self.table, message):
                     self._tell(change)

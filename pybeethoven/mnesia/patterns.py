@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable
-from itertools import chain
 from typing import Any, Final, TypeAlias
 
 from pybeethoven.etf import Atom, ImproperList, Map, Term
@@ -39,7 +38,7 @@ def is_open(term: Term) -> bool:
 
 
 def is_ground(pattern: Term) -> bool:
-    """Whether there are neither variables nor `_` in it."""
+    """Whether only one term matches it: there are no variables, `_` or maps in it."""
     rest = [pattern]
     while rest:
         term = rest.pop()
@@ -50,7 +49,7 @@ def is_ground(pattern: Term) -> bool:
         elif isinstance(term, ImproperList):
             rest += (*term.elements, term.tail)
         elif isinstance(term, dict | Map):
-            rest += chain.from_iterable(pairs_of(term))
+            return False
     return True
 
 

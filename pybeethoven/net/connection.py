@@ -8,10 +8,11 @@ from __future__ import annotations
 
 import asyncio
 import logging
+from datetime import UTC, datetime
 from typing import Protocol
 
 from pybeethoven.dist.flags import Flag
-from pybeethoven.dist.framing import NOTHING, TICK, MessageReader, encode_message
+from pybeethoven.dist.framing import MessageReader
 from pybeethoven.dist.handshake import (
     AliveAnswered,
     Completed,
@@ -24,6 +25,8 @@ from pybeethoven.dist.handshake import (
 )
 from pybeethoven.errors import BeethovenError, HandshakeError, NoConnection, RemoteError
 from pybeethoven.etf import Term
+from pybeethoven.net.limits import Limits
+from pybeethoven.net.writer import Writer
 
 logger = logging.getLogger(__name__)
 
@@ -56,9 +59,11 @@ class Connection(asyncio.Protocol):
     """The asyncio driver of one connection.
 
     `net_ticktime` (seconds): silence for longer than this ends it; a tick is sent in each quarter
-    of it in which nothing else was. `handshake_timeout` (seconds): the handshake may take this
-    long.
+    of it in which nothing else was. `limits`: what the peer may take and send.
     """
+
+    writer: Writer
+    """The outgoing half; there from the moment the connection is up, as is `_reader`."""
 
     def __init__(
         self,
@@ -66,45 +71,54 @@ class Connection(asyncio.Protocol):
         owner: ConnectionOwner,
         *,
         net_ticktime: float,
-        handshake_timeout: float,
+        limits: Limits,
     ) -> None:
         self._handshake = handshake
         self._owner = owner
         self._tick_interval = net_ticktime / TICK_INTENSITY
-        self._handshake_timeout = handshake_timeout
+        self._limits = limits
+        self._loop = asyncio.get_running_loop()
         self._transport: asyncio.Transport | None = None
         self._timer: asyncio.TimerHandle | None = None
         self._reader: MessageReader | None = None
-        self._silent_intervals = 0
-        self._heard = self._sent = False
+        self._silent_intervals = self._stalled_intervals = 0
+        self._heard = False
         self.peer: Identity | None = None
+        self._name = ""
         self.flags = Flag(0)
-        self.closed = asyncio.get_running_loop().create_future()
+        self.since = datetime.now(UTC)
+        """When it was up."""
+        self.bytes_in = self.messages_in = 0
+        self.last_heard = self._loop.time()
+        """When bytes came last, by the clock of the event loop."""
+        self.closed: asyncio.Future[None] = self._loop.create_future()
         """Done when the socket is closed."""
         self._ended = False
 
     @property
+    def claimed_name(self) -> str | None:
+        """What the peer calls itself, if it has said so."""
+        return self._handshake.peer_name
+
+    @property
     def peer_name(self) -> str:
         """The node at the other end, as far as it is known."""
-        return "an unnamed node" if self.peer is None else self.peer.name
-
-    def send(self, control: tuple[Term, ...], message: Term = NOTHING) -> None:
-        """Write one message. Raises `EncodeError`, and then nothing is written."""
-        frame = encode_message(self.flags, control, message)
-        if self._transport is not None and not self._ended:
-            self._transport.write(frame)
-            self._sent = True
+        return self._name or self._handshake.peer_name or "an unnamed node"
 
     def close(self, reason: BeethovenError, *, flush: bool = True) -> None:
         """End the connection; the owner hears of it before this returns.
 
-        With `flush`, what was sent before still goes out, as long as the peer reads it.
+        With `flush`, what was sent before still goes out, as long as the peer reads it, for up to
+        the time that a handshake may take.
         """
-        self._end(reason)
-        if self._transport is None:
+        self._end(reason, flush=flush)
+        if self._transport is None or self.closed.done():
             return
+        if self._timer is not None:
+            self._timer.cancel()
         if flush:
             self._transport.close()
+            self._timer = self._loop.call_later(self._limits.handshake_time, self._transport.abort)
         else:
             self._transport.abort()
 
@@ -115,9 +129,7 @@ class Connection(asyncio.Protocol):
         if self._ended:
             transport.abort()
             return
-        self._timer = asyncio.get_running_loop().call_later(
-            self._handshake_timeout, self._handshake_overdue
-        )
+        self._timer = self._loop.call_later(self._limits.handshake_time, self._handshake_overdue)
         self._write_handshake()
 
     def data_received(self, data: bytes) -> None:
@@ -125,15 +137,27 @@ class Connection(asyncio.Protocol):
         if self._ended:
             return
         self._heard = True
+        self.bytes_in += len(data)
+        self.last_heard = self._loop.time()
         try:
             if self._reader is None:
                 self._receive_handshake(data)
             else:
                 self._receive_messages(self._reader, data)
         except RemoteError as error:
-            logger.warning("closing the connection to %s: %s", self.peer_name, error)
+            self._log("closing the connection to %s: %s", error)
             self._write_handshake()
             self.close(error)
+
+    def pause_writing(self) -> None:
+        """The transport is full (called by asyncio)."""
+        if self._reader is not None:
+            self.writer.pause()
+
+    def resume_writing(self) -> None:
+        """The transport has room again (called by asyncio)."""
+        if self._reader is not None and not self._ended:
+            self.writer.resume()
 
     def eof_received(self) -> bool:
         """The peer will send no more (called by asyncio)."""
@@ -141,7 +165,9 @@ class Connection(asyncio.Protocol):
 
     def connection_lost(self, exc: Exception | None) -> None:
         """The socket is closed (called by asyncio)."""
-        self._end(self._loss_reason(exc))
+        self._end(self._loss_reason(exc), flush=False)
+        if self._timer is not None:
+            self._timer.cancel()
         self.closed.set_result(None)
 
     def _loss_reason(self, exc: Exception | None) -> BeethovenError:
@@ -154,18 +180,19 @@ class Connection(asyncio.Protocol):
             f"the connection to {self.peer_name} was lost{f': {exc}' if exc else ''}"
         )
 
-    def _end(self, reason: BeethovenError) -> None:
+    def _end(self, reason: BeethovenError, *, flush: bool) -> None:
         if self._ended:
             return
         self._ended = True
         if self._timer is not None:
             self._timer.cancel()
+        if self._reader is not None:
+            self.writer.close(reason, flush=flush)
         self._owner.connection_down(self, reason)
 
     def _write_handshake(self) -> None:
         if self._transport is not None and (data := self._handshake.data_to_send()):
             self._transport.write(data)
-            self._sent = True
 
     def _receive_handshake(self, data: bytes) -> None:
         for event in self._handshake.receive_data(data):
@@ -182,7 +209,7 @@ class Connection(asyncio.Protocol):
             case StatusReceived(Status.ALIVE):
                 self._handshake.answer_alive(self._owner.proceed_when_alive(self))
             case StatusReceived(Status.NOK | Status.NOT_ALLOWED as status):
-                raise Refused(status)
+                raise Refused(status, f"the peer answered {status}")
             case AliveAnswered(False):
                 raise HandshakeError(f"{self.peer_name} keeps its older connection")
             case Completed(peer, flags):
@@ -192,14 +219,24 @@ class Connection(asyncio.Protocol):
         self._handshake.send_status(status)
         if status in (Status.NOK, Status.NOT_ALLOWED):
             self._write_handshake()
-            self.close(HandshakeError(f"{self.peer_name} was answered {status}"))
+            self.close(Refused(status, f"{self.peer_name} was answered {status}"))
 
     def _become_up(self, peer: Identity, flags: Flag) -> None:
         assert self._timer is not None
+        assert self._transport is not None
         self._timer.cancel()
-        self.peer, self.flags = peer, flags
-        self._reader = MessageReader(flags)
+        self.peer, self.flags, self.since = peer, flags, datetime.now(UTC)
+        self._name = peer.name
+        self._reader = MessageReader(
+            flags,
+            max_message_size=self._limits.message_size,
+            max_unfinished_size=self._limits.unfinished_size,
+            max_depth=self._limits.term_depth,
+        )
         self._write_handshake()
+        self.writer = Writer(
+            self._transport, peer.name, flags, self._limits.unsent_size, self._overrun
+        )
         self._schedule_tick()
         self._owner.connection_up(self)
         if trailing := self._handshake.trailing_data:
@@ -207,34 +244,53 @@ class Connection(asyncio.Protocol):
 
     def _receive_messages(self, reader: MessageReader, data: bytes) -> None:
         for control, message in reader.receive_data(data):
+            self.messages_in += 1
             self._owner.message_received(self, control, message)
             if self._ended:
                 return
 
     def _handshake_overdue(self) -> None:
-        text = f"the handshake with {self.peer_name} took over {self._handshake_timeout:g} seconds"
+        seconds = self._limits.handshake_time
+        text = f"the handshake with {self.peer_name} took over {seconds:g} seconds"
         self.close(HandshakeError(text), flush=False)
 
     def _schedule_tick(self) -> None:
-        self._timer = asyncio.get_running_loop().call_later(self._tick_interval, self._tick)
+        self._timer = self._loop.call_later(self._tick_interval, self._tick)
 
     def _tick(self) -> None:
         self._silent_intervals = 0 if self._heard else self._silent_intervals + 1
-        if self._silent_intervals >= TICK_INTENSITY:
-            seconds = TICK_INTENSITY * self._tick_interval
-            text = f"{self.peer_name} was silent for net_ticktime, {seconds:g} seconds"
-            logger.warning("closing a connection: %s", text)
-            self.close(NoConnection(text), flush=False)
+        self._stalled_intervals = 0 if self.writer.tick() else self._stalled_intervals + 1
+        self._heard = False
+        what = (
+            "was silent"
+            if self._silent_intervals >= TICK_INTENSITY
+            else "took nothing of what was sent to it"
+        )
+        if max(self._silent_intervals, self._stalled_intervals) < TICK_INTENSITY:
+            self._schedule_tick()
             return
-        if not self._sent and self._transport is not None:
-            self._transport.write(TICK)
-        self._heard = self._sent = False
-        self._schedule_tick()
+        seconds = TICK_INTENSITY * self._tick_interval
+        self._give_up(
+            NoConnection(f"{self.peer_name} {what} for net_ticktime, {seconds:g} seconds")
+        )
+
+    def _overrun(self, reason: BeethovenError) -> None:
+        # Later: who sends this may be amid what the end of the connection changes.
+        self._loop.call_soon(self._give_up, reason)
+
+    def _give_up(self, reason: BeethovenError) -> None:
+        if not self._ended:
+            self._log("closing the connection to %s: %s", reason)
+            self.close(reason, flush=False)
+
+    def _log(self, text: str, reason: BeethovenError) -> None:
+        fields = {"peer": self.peer_name, "reason": str(reason)}
+        logger.warning(text, self.peer_name, reason, extra=fields)
 
 
 class Refused(HandshakeError):
-    """The peer answered `nok` (it is connecting to us itself) or `not_allowed`."""
+    """One side answered `nok` (it is connecting to the other itself) or `not_allowed`."""
 
-    def __init__(self, status: Status) -> None:
-        super().__init__(f"the peer answered {status}")
+    def __init__(self, status: Status, text: str) -> None:
+        super().__init__(text)
         self.status = status

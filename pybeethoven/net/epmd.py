@@ -8,7 +8,7 @@ from __future__ import annotations
 import asyncio
 import os
 import shutil
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from contextlib import suppress
 from dataclasses import dataclass
 from typing import TypeVar
@@ -41,9 +41,14 @@ def epmd_port() -> int:
     return int(text)
 
 
-def local_epmd_host() -> str:
-    """Where this host's EPMD is asked: the first of `ERL_EPMD_ADDRESS`, else 127.0.0.1."""
-    return os.environ.get("ERL_EPMD_ADDRESS", "").split(",")[0].strip() or "127.0.0.1"
+def epmd_addresses() -> list[str]:
+    """The addresses that EPMD is to listen at, besides the loopback: `ERL_EPMD_ADDRESS`."""
+    return os.environ.get("ERL_EPMD_ADDRESS", "").replace(",", " ").split()
+
+
+def local_epmd_host(*, ipv6: bool = False) -> str:
+    """Where this host's EPMD is asked: the first of `ERL_EPMD_ADDRESS`, else the loopback."""
+    return (*epmd_addresses(), "::1" if ipv6 else "127.0.0.1")[0]
 
 
 @dataclass
@@ -51,21 +56,38 @@ class Registration:
     """A name held at EPMD, for as long as `writer` is open."""
 
     creation: int
+    reader: asyncio.StreamReader
     writer: asyncio.StreamWriter
+
+    async def lost(self) -> None:
+        """Wait until EPMD ends the registration. Then, or when cancelled, `close` is still due."""
+        with suppress(OSError):
+            await self.reader.read(1)
 
     async def close(self) -> None:
         """Give the name back. When this returns, EPMD lets it be registered anew."""
         await _close(self.writer)
 
 
-async def register(alive_name: str, port: int, *, hidden: bool) -> Registration:
+async def register(
+    alive_name: str,
+    port: int,
+    *,
+    hidden: bool,
+    ipv6: bool = False,
+    start: Callable[[], Awaitable[None]] | None = None,
+) -> Registration:
     """Register `alive_name` (the part before the `@`) as listening on `port`.
 
-    Starts `epmd -daemon` when it is installed and none answers. Raises `EpmdUnreachable`,
-    `NameTaken` or `EpmdError`. When cancelled, nothing stays registered.
+    `ipv6`: over ::1. `start`: brings an EPMD up when none answers; by default `start_daemon`.
+    Raises `EpmdUnreachable`, `NameTaken` or `EpmdError`, and what `start` raises. When cancelled,
+    nothing stays registered.
     """
+    host = local_epmd_host(ipv6=ipv6)
     for _ in range(NAME_ATTEMPTS):
-        if (registration := await _register_once(alive_name, port, hidden)) is not None:
+        reader, writer = await _open_local(host, start or start_daemon)
+        registration = await _register_once(reader, writer, alive_name, port, hidden)
+        if registration is not None:
             return registration
         await asyncio.sleep(NAME_INTERVAL)
     raise NameTaken(
@@ -74,8 +96,13 @@ async def register(alive_name: str, port: int, *, hidden: bool) -> Registration:
     )
 
 
-async def _register_once(alive_name: str, port: int, hidden: bool) -> Registration | None:
-    reader, writer = await _open_local()
+async def _register_once(
+    reader: asyncio.StreamReader,
+    writer: asyncio.StreamWriter,
+    alive_name: str,
+    port: int,
+    hidden: bool,
+) -> Registration | None:
     try:
         writer.write(protocol.alive2_request(alive_name, port, hidden=hidden))
         answer = await _read_answer(reader, protocol.parse_alive2_response)
@@ -83,7 +110,7 @@ async def _register_once(alive_name: str, port: int, hidden: bool) -> Registrati
         await _close(writer)
         raise
     if answer.result == 0:
-        return Registration(answer.creation, writer)
+        return Registration(answer.creation, reader, writer)
     await _close(writer)
     return None
 
@@ -119,16 +146,19 @@ async def _open(host: str) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
         raise EpmdUnreachable(f"EPMD cannot be reached at {host}:{port}: {error}") from error
 
 
-async def _open_local() -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
-    host = local_epmd_host()
+async def _open_local(
+    host: str, start: Callable[[], Awaitable[None]]
+) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
     try:
         return await _open(host)
     except EpmdUnreachable as error:
         if isinstance(error.__cause__, TimeoutError):
             raise
-        if (executable := shutil.which("epmd")) is None:
-            raise EpmdUnreachable(f"{error}; no epmd is installed to be started") from error
-    await _start_daemon(executable)
+        unreachable = error
+    try:
+        await start()
+    except EpmdUnreachable as error:
+        raise EpmdUnreachable(f"{unreachable}; {error}") from unreachable
     for _ in range(START_ATTEMPTS):
         try:
             return await _open(host)
@@ -137,7 +167,10 @@ async def _open_local() -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
     return await _open(host)
 
 
-async def _start_daemon(executable: str) -> None:
+async def start_daemon() -> None:
+    """Run `epmd -daemon`. Raises `EpmdUnreachable` when it is not installed or can't be run."""
+    if (executable := shutil.which("epmd")) is None:
+        raise EpmdUnreachable("no epmd is installed to be started")
     try:
         process = await asyncio.create_subprocess_exec(
             executable,
@@ -147,9 +180,7 @@ async def _start_daemon(executable: str) -> None:
             stderr=asyncio.subprocess.DEVNULL,
         )
     except OSError as error:
-        raise EpmdUnreachable(
-            f"no EPMD runs, and {executable} cannot be started: {error}"
-        ) from error
+        raise EpmdUnreachable(f"{executable} cannot be started: {error}") from error
     await process.wait()
 
 

@@ -8,57 +8,42 @@ from __future__ import annotations
 
 import asyncio
 import contextvars
-import ipaddress
 import logging
-import re
 import secrets
 from collections.abc import Iterator
+from contextlib import AbstractAsyncContextManager, nullcontext
 from dataclasses import dataclass, field
 from typing import Protocol
 
 from pybeethoven.dist.flags import OFFERED, Flag
 from pybeethoven.dist.framing import NOTHING, encode_message
 from pybeethoven.dist.handshake import Handshake, Identity, Status
-from pybeethoven.errors import BeethovenError, ConfigError, NoConnection
-from pybeethoven.etf import Term
-from pybeethoven.net import epmd
+from pybeethoven.errors import BeethovenError, Busy, ConfigError, HandshakeError, NoConnection
+from pybeethoven.etf import Pid, Term, decode, encode
 from pybeethoven.net.connection import Connection, Refused
+from pybeethoven.net.door import Door
+from pybeethoven.net.finder import Address, Finder, Resolve
+from pybeethoven.net.limits import Limits
+from pybeethoven.net.names import NO_NAME, check_reach, split_name, unnamed_host
+from pybeethoven.net.observe import Announcer, ConnectionEvents, NodeInfo, describe
+from pybeethoven.net.registrar import EpmdSetting
 
 logger = logging.getLogger(__name__)
 
-HANDSHAKE_TIMEOUT = 7.0
-"""Seconds that a handshake, the look-up before it included, may take (OTP's net_setuptime)."""
 NET_TICKTIME = 60.0
 """Seconds of silence after which a peer is down (OTP's net_ticktime)."""
 CLOSING_TIME = 0.25
 """Seconds that peers have to take what was sent before `stop` cuts them off."""
 
-_ALIVE_NAME = re.compile(r"[0-9A-Za-z_-]+")
-_HOST = re.compile(r"[0-9A-Za-z_.:-]+")
-
-
-def split_name(name: str) -> tuple[str, str]:
-    """`name@host` in its two parts. Raises `ConfigError` that says what is wrong with it."""
-    example = "it must look like py@127.0.0.1"
-    if not isinstance(name, str):
-        raise ConfigError(f"the node name is {name!r}, no str; {example}")
-    alive_name, at, host = name.partition("@")
-    if not at:
-        raise ConfigError(f"the node name {name!r} has no '@'; {example}")
-    if not _ALIVE_NAME.fullmatch(alive_name):
-        raise ConfigError(
-            f"the node name {name!r} must have letters, digits, '_' or '-' before the '@'; "
-            f"{example}"
-        )
-    if not _HOST.fullmatch(host):
-        raise ConfigError(f"the node name {name!r} has no usable host behind the '@'; {example}")
-    if len(name) > 255:
-        raise ConfigError(f"the node name has {len(name)} characters; an atom holds 255")
-    return alive_name, host
-
 
 class NetworkOwner(Protocol):
     """Who is told what comes from other nodes. None of these may block."""
+
+    def node_named(self, name: str) -> None:
+        """A peer has given this node its name; `node_up` of that peer follows."""
+
+    def name_lost(self) -> None:
+        """The peer that gave the name is down, and so is every other; the name is not ours now."""
 
     def node_up(self, peer: str) -> None:
         """A connection to `peer` is up; messages may follow."""
@@ -75,7 +60,9 @@ class _Attempt:
     """A connection that is to be: who waits for it, and what is to be sent over it."""
 
     up: asyncio.Future[None]
-    unsent: list[tuple[tuple[Term, ...], Term]] = field(default_factory=list)
+    unsent: list[tuple[tuple[Term, ...], Term, Pid | None]] = field(default_factory=list)
+    unsent_size: int = 0
+    handshake: Handshake | None = None
     dialled: Connection | None = None
     superseded: bool = False
 
@@ -83,37 +70,65 @@ class _Attempt:
 class Network:
     """The connections of one node.
 
-    `name`: `alive@host`. `cookie`: the cluster's secret. `hidden`: whether peers leave this node
-    out of `nodes()`. Times are in seconds.
+    `name`: `alive@host`; None: the first peer gives one, and nobody can connect to this node.
+    `cookie`: the cluster's secret. `hidden`: whether peers leave this node out of `nodes()`.
+    `net_ticktime` is in seconds. `limits`: what it bears; by default `Limits()`.
+
+    `epmd`: whether to register with EPMD; if none runs and none is installed, or with `embedded`,
+    this process becomes the EPMD of its host. `listen_port`: where to listen, a port or the first
+    and the last of several, 0 for any. `use_interface`: the address to listen at; by default the
+    host part of the name if that is an address, else all. `resolve(peer)`: the host and port of a
+    node, or None to ask the EPMD of its host; must not block.
     """
 
     def __init__(
         self,
-        name: str,
+        name: str | None,
         cookie: str,
         owner: NetworkOwner,
         *,
         hidden: bool = True,
         net_ticktime: float = NET_TICKTIME,
-        handshake_timeout: float = HANDSHAKE_TIMEOUT,
+        epmd: EpmdSetting = True,
+        listen_port: int | tuple[int, int] = 0,
+        use_interface: str | None = None,
+        resolve: Resolve | None = None,
+        limits: Limits | None = None,
     ) -> None:
-        self._alive_name, self._host = split_name(name)
         if not net_ticktime > 0:
             raise ConfigError(f"net_ticktime is {net_ticktime}; it must be more than 0 seconds")
-        self.name = name
+        self._door: Door | None = None
+        if name is not None:
+            self._door = Door(
+                name,
+                hidden=hidden,
+                epmd=epmd,
+                listen_port=listen_port,
+                use_interface=use_interface,
+            )
+        elif not hidden or listen_port or use_interface:
+            raise ConfigError(
+                "a node that gets its name from a peer is hidden and does not listen; "
+                "give it a name, or leave out hidden, listen_port and use_interface"
+            )
+        self.name = NO_NAME if name is None else name
         self._cookie = cookie
         self._owner = owner
         self._hidden = hidden
         self._net_ticktime = net_ticktime
-        self._handshake_timeout = handshake_timeout
+        self._limits = limits or Limits()
+        self._finder = Finder(resolve)
         self._running = False
         self._identity: Identity | None = None
-        self._registration: epmd.Registration | None = None
-        self._server: asyncio.Server | None = None
+        self._naming = asyncio.Lock()
+        self._named_by: Connection | None = None
         self._up: dict[str, Connection] = {}
         self._all: set[Connection] = set()
         self._attempts: dict[str, _Attempt] = {}
         self._dials: set[asyncio.Task[None]] = set()
+        # In the order in which they came.
+        self._handshakes: dict[Connection, None] = {}
+        self._announcer = Announcer()
 
     @property
     def running(self) -> bool:
@@ -122,9 +137,17 @@ class Network:
 
     @property
     def creation(self) -> int:
-        """The number that EPMD gave to this incarnation of the node."""
-        assert self._identity is not None, "the node is not started"
-        return self._identity.creation
+        """The number of this incarnation of the node. Raises `NoConnection` if it has no name."""
+        return self.check_named().creation
+
+    def check_named(self) -> Identity:
+        """Who this node is. Raises `NoConnection` if it has no name."""
+        if self._identity is None:
+            raise NoConnection(
+                "the node has no name before it is started, and one that gets its name from a peer "
+                "has none while it is not connected: await connect(...) first"
+            )
+        return self._identity
 
     def connected(self) -> list[str]:
         """The names of the nodes that a connection is up to."""
@@ -145,25 +168,30 @@ class Network:
 
         On an error, or when cancelled, nothing is left open.
         """
-        self._server = server = await self._listen()
-        port = server.sockets[0].getsockname()[1]
-        try:
-            self._registration = await epmd.register(self._alive_name, port, hidden=self._hidden)
-            flags = OFFERED if self._hidden else OFFERED | Flag.PUBLISHED
-            self._identity = Identity(self.name, flags, self._registration.creation)
+        if self._door is None:
             self._running = True
-            await server.start_serving()
+            return
+        try:
+            creation = await self._door.open(self._accept)
+            flags = OFFERED if self._hidden else OFFERED | Flag.PUBLISHED
+            self._identity = Identity(self.name, flags, creation)
+            self._running = True
+            await self._door.serve()
         except BaseException:
             await self.stop()
             raise
 
     async def stop(self) -> None:
         """Give the name back and close every connection, within `CLOSING_TIME` seconds."""
+        try:
+            await self._stop()
+        finally:
+            self._announcer.end()
+
+    async def _stop(self) -> None:
         self._running = False
-        if self._server is not None:
-            await self._stop_listening(self._server)
-        if self._registration is not None:
-            await self._registration.close()
+        if self._door is not None:
+            await self._door.close()
         for dial in self._dials:
             dial.cancel()
         if self._dials:
@@ -178,24 +206,81 @@ class Network:
             connection.close(NoConnection(f"{self.name} stopped"), flush=False)
         await asyncio.wait([connection.closed for connection in closing])
 
-    def send(self, peer: str, control: tuple[Term, ...], message: Term = NOTHING) -> None:
+    def info(self) -> NodeInfo:
+        """How this node and its connections are."""
+        return NodeInfo(
+            name=self.name,
+            creation=None if self._identity is None else self._identity.creation,
+            hidden=self._hidden,
+            connections=[describe(connection) for connection in self._up.values()],
+            dialling=list(self._attempts),
+            handshakes=len(self._handshakes),
+        )
+
+    def events(self) -> ConnectionEvents:
+        """What happens to connections from now on, until the node stops."""
+        return self._announcer.events()
+
+    def send(
+        self,
+        peer: str,
+        control: tuple[Term, ...],
+        message: Term = NOTHING,
+        sender: Pid | None = None,
+        refusable: bool = False,
+    ) -> None:
         """Send to `peer`, over a connection that is made first when there is none.
 
-        Raises `EncodeError`. Never blocks; if the connection can't be made, the owner's `node_down`
-        is called.
+        `sender`: the process that it is from, where `control` does not tell; see `dist.outgoing`.
+        Raises `EncodeError`, and if it is `refusable`, `Busy`. Never blocks; if the connection
+        can't be made, or too much waits for it, the owner's `node_down` is called.
         """
         if (connection := self._up.get(peer)) is not None:
-            connection.send(control, message)
+            connection.writer.send(control, message, sender, refusable)
             return
-        encode_message(OFFERED, control, message)
-        self._attempt(peer).unsent.append((control, message))
+        size = len(encode_message(OFFERED, control, message))
+        if self._identity is None:  # a process that the loss of the name has ended, still cleaning
+            return
+        if not self._dialling_is_busy():
+            if message is not NOTHING:
+                message = decode(encode(message))  # as it is now: who sent it may change it
+            attempt = self._attempt(peer)
+            attempt.unsent.append((control, message, sender))
+            attempt.unsent_size += size
+            return
+        error = Busy(f"too much waits for {peer} and others that are being connected to")
+        if refusable:
+            raise error
+        self._fail_soon(peer, self._attempt(peer), error)
 
-    async def connect(self, peer: str) -> None:
-        """Wait until a connection to `peer` is up. Raises `NoConnection`.
+    def is_busy(self, peer: str) -> bool:
+        """Whether `drain` would wait, large messages apart."""
+        if (connection := self._up.get(peer)) is None:
+            return peer != self.name and self._dialling_is_busy()
+        return connection.writer.busy
 
-        When cancelled, the attempt goes on for whoever else waits for it.
+    async def drain(self, peer: str, *, large: bool = True) -> None:
+        """Wait until `peer` takes more, while too much waits for it (`Limits.unsent_size`); with
+        `large`, until it takes more large messages, too.
+
+        Raises `NoConnection` if the connection ends, or can't be made, in that time.
         """
-        split_name(peer)
+        if peer not in self._up and self.is_busy(peer):
+            await self.connect(peer)
+        if (connection := self._up.get(peer)) is not None:
+            await connection.writer.drain(large=large)
+
+    async def connect(self, peer: str, address: Address | None = None) -> None:
+        """Wait until a connection to `peer` is up.
+
+        `address`: its host and port, for this and all later connections to it; EPMD is not asked.
+        Raises `NoConnection`; `ConfigError` if a name or address can't be used, or one node has a
+        long name and the other a short one. When cancelled, the attempt goes on for whoever else
+        waits for it.
+        """
+        self._check_peer(peer)
+        if address is not None:
+            self._finder.tell(peer, address)
         if peer == self.name:
             raise NoConnection(f"{peer} is this node itself")
         if peer not in self._up:
@@ -213,23 +298,10 @@ class Network:
         connection.close(NoConnection(f"disconnected from {peer}"))
         return True
 
-    async def _listen(self) -> asyncio.Server:
-        try:
-            return await asyncio.get_running_loop().create_server(
-                self._accept, _listen_address(self._host), 0, start_serving=False
-            )
-        except OSError as error:
-            raise ConfigError(
-                f"cannot listen on the host of {self.name!r}: {error}; "
-                f"the host part must be an address of this machine"
-            ) from error
-
-    async def _stop_listening(self, server: asyncio.Server) -> None:
-        # Python 3.11 loses a socket accepted just before close(): let it become a connection.
-        for sock in server.sockets:
-            asyncio.get_running_loop().remove_reader(sock.fileno())
-        await asyncio.sleep(0)
-        server.close()
+    def _check_peer(self, peer: str) -> None:
+        split_name(peer)
+        if self._identity is not None:
+            check_reach(self.name, peer)
 
     # Dialling
 
@@ -241,7 +313,11 @@ class Network:
             attempt.up.add_done_callback(lambda done: done.cancelled() or done.exception())
             if not self._running:
                 error = NoConnection(f"{self.name} is not running")
-                loop.call_soon(self._attempt_failed, peer, attempt, error)
+                self._fail_soon(peer, attempt, error)
+                return attempt
+            if len(self._dials) >= self._limits.dials:
+                error = NoConnection(f"{self.name} dials {len(self._dials)} nodes already")
+                self._fail_soon(peer, attempt, error)
                 return attempt
             dial = asyncio.create_task(
                 self._dial(peer, attempt), name=f"dial {peer}", context=contextvars.Context()
@@ -250,9 +326,17 @@ class Network:
             dial.add_done_callback(self._dials.discard)
         return attempt
 
+    def _dialling_is_busy(self) -> bool:
+        waiting = sum(attempt.unsent_size for attempt in self._attempts.values())
+        return waiting >= self._limits.unsent_size
+
+    def _fail_soon(self, peer: str, attempt: _Attempt, error: BeethovenError) -> None:
+        # Later: who sends may be amid what node_down changes.
+        asyncio.get_running_loop().call_soon(self._attempt_failed, peer, attempt, error)
+
     async def _dial(self, peer: str, attempt: _Attempt) -> None:
         try:
-            async with asyncio.timeout(self._handshake_timeout):
+            async with asyncio.timeout(self._limits.handshake_time), self._turn():
                 await self._dial_once(peer, attempt)
                 await asyncio.shield(attempt.up)
         except Exception as error:
@@ -262,18 +346,24 @@ class Network:
             self._attempt_failed(peer, attempt, NoConnection(f"{self.name} stopped"))
             raise
 
-    async def _dial_once(self, peer: str, attempt: _Attempt) -> None:
-        alive_name, host = split_name(peer)
-        port = await epmd.look_up(alive_name, host)
-        if port is None:
-            raise NoConnection(f"EPMD on {host} knows no node {alive_name!r}")
-        loop = asyncio.get_running_loop()
-        if not (attempt.superseded or attempt.up.done()):
-            await loop.create_connection(lambda: self._dialled(peer, attempt), host, port)
+    def _turn(self) -> AbstractAsyncContextManager[None]:
+        """A node without a name dials one peer at a time: the first that answers names it."""
+        return self._naming if self._identity is None else nullcontext()
 
-    def _dialled(self, peer: str, attempt: _Attempt) -> Connection:
-        assert self._identity is not None
-        handshake = Handshake.initiator(self._identity, peer, self._cookie, secrets.randbits(32))
+    async def _dial_once(self, peer: str, attempt: _Attempt) -> None:
+        self._check_peer(peer)
+        host, port = await self._finder.find(peer)
+        if attempt.superseded or attempt.up.done():
+            return
+        own = self._identity
+        if own is None:
+            own = Identity(await unnamed_host(peer, host, port), OFFERED | Flag.NAME_ME, 0)
+        loop = asyncio.get_running_loop()
+        await loop.create_connection(lambda: self._dialled(peer, attempt, own), host, port)
+
+    def _dialled(self, peer: str, attempt: _Attempt, own: Identity) -> Connection:
+        handshake = Handshake.initiator(own, peer, self._cookie, secrets.randbits(32))
+        attempt.handshake = handshake
         attempt.dialled = self._new_connection(handshake)
         return attempt.dialled
 
@@ -283,7 +373,7 @@ class Network:
         if self._attempts.get(peer) is attempt:
             del self._attempts[peer]
         text = f"no connection to {peer}: {str(error) or 'it did not answer in time'}"
-        logger.info("%s", text)
+        self._announcer.announce("refused", peer, str(error) or "it did not answer in time")
         attempt.up.set_exception(NoConnection(text))
         if attempt.dialled is not None:
             attempt.dialled.close(NoConnection(text), flush=False)
@@ -294,7 +384,7 @@ class Network:
             handshake,
             self,
             net_ticktime=self._net_ticktime,
-            handshake_timeout=self._handshake_timeout,
+            limits=self._limits,
         )
         self._all.add(connection)
         connection.closed.add_done_callback(lambda _: self._all.discard(connection))
@@ -307,6 +397,11 @@ class Network:
         )
         if not self._running:
             connection.close(NoConnection(f"{self.name} stopped"), flush=False)
+            return connection
+        if len(self._handshakes) >= self._limits.handshakes:
+            oldest = next(iter(self._handshakes))
+            oldest.close(HandshakeError("too many handshakes are under way"), flush=False)
+        self._handshakes[connection] = None
         return connection
 
     # What the connections tell (ConnectionOwner)
@@ -330,18 +425,21 @@ class Network:
     def connection_up(self, connection: Connection) -> None:
         """A handshake is complete: the connection takes the place of any other to that peer."""
         peer = connection.peer_name
+        self._handshakes.pop(connection, None)
         if (old := self._up.get(peer)) is not None:
             old.close(NoConnection(f"{peer} connected anew"), flush=False)
         self._up[peer] = connection
         attempt = self._attempts.pop(peer, None)
-        logger.info("connected to %s", peer)
+        if self._identity is None:
+            self._take_name(connection, attempt)
+        self._announcer.announce("up", peer)
         self._owner.node_up(peer)
         if attempt is None:
             return
         if attempt.dialled not in (None, connection):
             attempt.dialled.close(NoConnection("superseded"), flush=False)
-        for control, message in attempt.unsent:
-            connection.send(control, message)
+        for control, message, sender in attempt.unsent:
+            connection.writer.send(control, message, sender)
         attempt.up.set_result(None)
 
     def message_received(
@@ -353,27 +451,45 @@ class Network:
     def connection_down(self, connection: Connection, reason: BeethovenError) -> None:
         """A connection ended: a peer is down, or an attempt has failed or been superseded."""
         peer = connection.peer_name
+        awaits_the_peers_dial = isinstance(reason, Refused) and reason.status is Status.NOK
+        if connection in self._handshakes:
+            del self._handshakes[connection]
+            if isinstance(reason, HandshakeError) and not awaits_the_peers_dial:
+                self._announcer.announce("refused", connection.claimed_name, reason)
         if self._up.get(peer) is connection:
             del self._up[peer]
-            logger.info("disconnected from %s: %s", peer, reason)
+            self._announcer.announce("down", peer, reason)
             self._owner.node_down(peer, was_up=True)
+        if self._named_by is connection:
+            self._lose_name(peer)
         for name, attempt in self._dialled_by(connection):
-            if _awaits_the_peers_dial(reason):
+            if awaits_the_peers_dial:
                 attempt.superseded = True
             elif not attempt.superseded:
                 self._attempt_failed(name, attempt, reason)
 
+    def _take_name(self, connection: Connection, attempt: _Attempt | None) -> None:
+        assert attempt is not None
+        assert attempt.handshake is not None
+        own = attempt.handshake.own
+        self._identity = Identity(own.name, OFFERED, own.creation)
+        self._named_by = connection
+        self.name = own.name
+        logger.info("%s named this node %s", connection.peer_name, own.name)
+        self._owner.node_named(own.name)
+
+    def _lose_name(self, peer: str) -> None:
+        # The peer may give the name to another node now: `restart_distr` in net_kernel.erl.
+        error = NoConnection(f"{peer}, which named this node {self.name}, is down")
+        self._identity = self._named_by = None
+        self.name = NO_NAME
+        for connection in list(self._up.values()):
+            connection.close(error)
+        for name, attempt in list(self._attempts.items()):
+            self._attempt_failed(name, attempt, error)
+        for dial in self._dials:
+            dial.cancel()
+        self._owner.name_lost()
+
     def _dialled_by(self, connection: Connection) -> Iterator[tuple[str, _Attempt]]:
         return iter([(n, a) for n, a in self._attempts.items() if a.dialled is connection])
-
-
-def _awaits_the_peers_dial(reason: BeethovenError) -> bool:
-    return isinstance(reason, Refused) and reason.status is Status.NOK
-
-
-def _listen_address(host: str) -> str:
-    """An address is listened on alone; a name may mean another address here than elsewhere."""
-    try:
-        return str(ipaddress.ip_address(host))
-    except ValueError:
-        return "0.0.0.0"

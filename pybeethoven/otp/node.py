@@ -17,7 +17,9 @@ from types import TracebackType
 from typing import Any, Final, Self, TypeAlias, overload
 
 from pybeethoven.dist import control
+from pybeethoven.dist.flags import Flag
 from pybeethoven.errors import (
+    Busy,
     CallTimeout,
     ConfigError,
     EncodeError,
@@ -27,8 +29,14 @@ from pybeethoven.errors import (
     brief,
 )
 from pybeethoven.etf import Atom, ImproperList, Pid, Reference, Term, encode
-from pybeethoven.net.network import HANDSHAKE_TIMEOUT, NET_TICKTIME, Network
+from pybeethoven.net.finder import Address, Resolve
+from pybeethoven.net.limits import Limits
+from pybeethoven.net.names import NO_NAME
+from pybeethoven.net.network import NET_TICKTIME, Network
+from pybeethoven.net.observe import ConnectionEvents, NodeInfo
+from pybeethoven.net.registrar import EpmdSetting
 from pybeethoven.otp import net_kernel, rex, rpc
+from pybeethoven.otp.aliases import Aliases, AliasKind
 from pybeethoven.otp.cookie import check_cookie, read_cookie
 from pybeethoven.otp.exports import Exports, F, check_name
 from pybeethoven.otp.gen_server import ALIAS, GEN_CALL, GEN_CAST, From, GenServer, reply_address
@@ -58,6 +66,8 @@ CALL_TIMEOUT: Final = 5.0
 STOP_TIME: Final = 0.5
 """Seconds that processes have to end when the node stops; then they are left behind, and logged."""
 
+_ALIAS: Final = int(Flag.ALIAS)  # an enum's operators are slow
+
 NODEUP: Final = Atom("nodeup")
 NODEDOWN: Final = Atom("nodedown")
 
@@ -84,23 +94,37 @@ class Node:
     read. `hidden`: connected nodes don't list it in `nodes()`, and `global` leaves it alone; only a
     hidden node is safe in a cluster that creates Mnesia tables on `[node() | nodes()]`.
     `net_ticktime` (seconds): silence after which a peer is down; must be the same on all nodes.
-    `handshake_timeout` (seconds): how long connecting may take.
+    `limits`: how much it bears of peers and strangers; by default `Limits()`.
 
-    Raises `ConfigError` for a name, cookie or time that can't be used.
+    `epmd`: whether to register with EPMD. One that runs is used, else an installed one is started,
+    else (`embedded`: in any case) this process becomes the EPMD of its host until the node stops.
+    `listen_port`: where to listen: a port, the first and last of several like `(9100, 9110)`, or 0
+    for any. `use_interface`: the address to listen at, by default the name's host if that is an
+    address, else all. `resolve(peer)`: the (host, port) of a node, or None to ask its EPMD.
+
+    Without a name (None) the first node that it connects to gives it one, which it loses when that
+    node is down; no node can connect to it. It has no processes as long as it has no name.
+
+    Raises `ConfigError` for a name, cookie or other setting that can't be used.
     """
 
     def __init__(
         self,
-        name: str,
+        name: str | None,
         cookie: str | None = None,
         *,
         hidden: bool = True,
         net_ticktime: float = NET_TICKTIME,
-        handshake_timeout: float = HANDSHAKE_TIMEOUT,
+        epmd: EpmdSetting = True,
+        listen_port: int | tuple[int, int] = 0,
+        use_interface: str | None = None,
+        resolve: Resolve | None = None,
+        limits: Limits | None = None,
     ) -> None:
-        self.name = Atom(name)
+        self.name = Atom(NO_NAME if name is None else name)
         self.ties = Ties(self)
         self.exports = Exports()
+        self.aliases = Aliases(self)
         self._signals = Signals(self)
         self.network = Network(
             name,
@@ -108,7 +132,11 @@ class Node:
             self._signals,
             hidden=hidden,
             net_ticktime=net_ticktime,
-            handshake_timeout=handshake_timeout,
+            epmd=epmd,
+            listen_port=listen_port,
+            use_interface=use_interface,
+            resolve=resolve,
+            limits=limits,
         )
         self._outside = _Outside()
         self._stopping: asyncio.Task[None] | None = None
@@ -147,6 +175,8 @@ class Node:
         self._stopping = None
         try:
             await self.network.start()
+            if self.name == NO_NAME:
+                return
             self._adopt(self._outside)
             await self.start(net_kernel.NetKernel(), name=net_kernel.NAME)
             await self.start(rex.Rex(), name=rex.NAME)
@@ -338,6 +368,7 @@ class Node:
         for name in [n for n, p in self._names.items() if p is process]:
             del self._names[name]
         self._node_monitors.pop(process.pid, None)
+        self.aliases.end(process)
         self.ties.end(process)
 
     # Messages
@@ -346,23 +377,41 @@ class Node:
         """Send a message. It is dropped if nobody is there, except for a name on this node.
 
         Connects to another node if need be; never blocks. Raises `EncodeError` for a message
-        without external form, `NoProcess` for a name on this node that is not registered.
+        without external form, `NoProcess` for a name on this node that is not registered, `Busy`
+        when `Limits.unsent_size` waits for the other node already.
         """
-        to = self._address(to)
-        if isinstance(to, str) and to not in self._names:
-            raise NoProcess(NOPROC, repr(to))
-        self._send(to, message)
+        self._send(self._sendable(to), message, True)
 
-    def cast(self, to: Target, message: Term) -> None:
-        """Send a cast to a gen_server, wherever it is. Nothing tells whether it arrives."""
-        self._send(self._address(to), (GEN_CAST, message))
+    async def send_wait(self, to: Target, message: Term) -> None:
+        """Send a message as `send` does, but where that raises `Busy` wait with `drain` and go on.
+
+        Raises `NoConnection` if the node goes down in that time. When cancelled, nothing was sent.
+        """
+        await self._send_when_taken(self._sendable(to), message)
+
+    async def _send_when_taken(
+        self, address: Pid | Reference | Atom | tuple[Atom, Atom], message: Term
+    ) -> None:
+        while True:
+            try:
+                return self._send(address, message, True)
+            except Busy:
+                await self.network.drain(self._node_of(address))
+
+    def cast(self, to: Target, message: Term, *, forced: bool = False) -> None:
+        """Send a cast to a gen_server, wherever it is. Nothing tells whether it arrives.
+
+        Raises `EncodeError` and `Busy` as `send` does; `forced`: not `Busy`, it is taken as a reply
+        is (see `Limits.unsent_size`).
+        """
+        self._send(self._address(to), (GEN_CAST, message), not forced)
 
     async def call(self, to: Target, request: Term, timeout: float | None = CALL_TIMEOUT) -> Term:
         """Call a gen_server, wherever it is, and give its reply.
 
-        Waits up to `timeout` seconds (None: for ever). Raises `CallTimeout`; `NoProcess`,
-        `NoConnection` or `ProcessExit` if the server is not there or ends first. After a time-out
-        or when cancelled, the reply is dropped if it still comes.
+        Waits up to `timeout` seconds (None: for ever), first for its node if that is busy. Raises
+        `CallTimeout`; `NoProcess`, `NoConnection` or `ProcessExit` if the server is not there or
+        ends first. After a time-out or when cancelled, the reply is dropped if it still comes.
         """
         future: asyncio.Future[Term] = asyncio.get_running_loop().create_future()
 
@@ -370,21 +419,29 @@ class Node:
             if not future.done():
                 future.set_exception(_exit_error(reason, to))
 
-        address = self.watchable(to)
-        reference = self.make_reference()
-        self.ties.watch(reference, Monitor(self.caller().pid, address, on_down))
-        self._calls[reference] = future
+        address, reference = self.watchable(to), self.make_reference()
         try:
-            if not future.done():
-                tag = ImproperList([ALIAS], reference)
-                self._send(address, (GEN_CALL, (self.caller().pid, tag), request))
             async with asyncio.timeout(timeout):
+                peer = address.node if isinstance(address, Pid) else address[1]
+                if self.network.is_busy(peer):
+                    await self.network.drain(peer, large=False)
+                self.ties.watch(reference, Monitor(self.caller().pid, address, on_down))
+                self._calls[reference] = future
+                if not future.done():
+                    tag = ImproperList([ALIAS], reference)
+                    message = (GEN_CALL, (self.caller().pid, tag), request)
+                    try:
+                        self._send(address, message, True)
+                    except Busy:
+                        await self._send_when_taken(address, message)
                 return await future
         except TimeoutError as error:
             raise CallTimeout(f"{_text(to)} did not answer within {timeout:g} seconds") from error
         finally:
-            del self._calls[reference]
+            self._calls.pop(reference, None)
             self.ties.demonitor(reference)
+            if future.done() and not future.cancelled():
+                future.exception()  # the node may have gone down while this waited to send
 
     def reply(self, from_: From, reply: Term) -> None:
         """Answer a call, at any time after `handle_call` got `from_`."""
@@ -409,6 +466,7 @@ class Node:
         node. After a time-out, or when cancelled, the function goes on running there; its result is
         dropped. Source: https://www.erlang.org/doc/apps/kernel/erpc.html#call/5
         """
+        await self.drain(peer)
         return await rpc.call(self, peer, module, function, args, timeout)
 
     @overload
@@ -448,7 +506,14 @@ class Node:
     def caller(self) -> Process:
         """The process that runs this code, or the one that stands for code outside of any."""
         process = current_process.get()
-        return process if process is not None and process.node is self else self._outside
+        if process is not None and process.node is self:
+            return process
+        self.network.check_named()
+        return self._outside
+
+    def watched_by(self, reference: Reference) -> Process | None:
+        """The process that is monitored with that reference."""
+        return next((p for p in self._processes.values() if reference in p.watchers), None)
 
     def process(self, to: Term) -> Process | None:
         """The live process of this node with that pid or name."""
@@ -461,9 +526,12 @@ class Node:
         if (process := self.process(to)) is not None:
             process.deliver(message, sender)
 
-    def deliver_to_alias(self, alias: Reference, message: Term) -> None:
-        """Give a reply to the call that waits for it; late ones are dropped."""
-        if type(message) is tuple and len(message) == 2:
+    def deliver_to_alias(self, alias: Reference, message: Term, sender: Pid | None = None) -> None:
+        """Give a message to the process with that alias, or a reply to the call that waits for it;
+        late ones are dropped."""
+        if alias not in self._calls:
+            self.aliases.deliver(alias, message, sender)
+        elif type(message) is tuple and len(message) == 2:
             self._answer(ImproperList([ALIAS], alias), message[1])
 
     def _answer(self, tag: Term, reply: Term) -> bool:
@@ -486,7 +554,27 @@ class Node:
                 return Atom(name) if node == self.name else (Atom(name), Atom(node))
         raise ConfigError(f"cannot send to {to!r}: it must be a process, pid, name or (name, node)")
 
-    def _send(self, to: Pid | Reference | Atom | tuple[Atom, Atom], message: Term) -> None:
+    def _sendable(self, to: Target) -> Pid | Reference | Atom | tuple[Atom, Atom]:
+        address = self._address(to)
+        if isinstance(address, str) and address not in self._names:
+            raise NoProcess(NOPROC, repr(to))
+        return address
+
+    def _node_of(self, address: Pid | Reference | Atom | tuple[Atom, Atom]) -> Atom:
+        """The node that an address is on."""
+        match address:
+            case Atom():
+                return self.name
+            case (_, node):
+                return node
+        return address.node
+
+    def _send(
+        self,
+        to: Pid | Reference | Atom | tuple[Atom, Atom],
+        message: Term,
+        refusable: bool = False,
+    ) -> None:
         sender = self.caller().pid
         match to:
             case Atom():
@@ -494,28 +582,37 @@ class Node:
             case (name, self.name):
                 self.deliver(name, message, sender)
             case (name, node):
-                self.network.send(node, *control.reg_send(sender, name, message))
+                signal, payload = control.reg_send(sender, name, message)
+                self.network.send(node, signal, payload, None, refusable)
             case Pid(node=self.name):
                 self.deliver(to, message, sender)
             case Pid(node=node):
                 flags = self.network.flags_of(node)
-                self.network.send(node, *control.send_sender(flags, sender, to, message))
+                signal, payload = control.send_sender(flags, sender, to, message)
+                self.network.send(node, signal, payload, None, refusable)
             case Reference(node=self.name):
-                self.deliver_to_alias(to, message)
-            case Reference(node=node):
-                self.network.send(node, *control.alias_send(sender, to, message))
+                self.deliver_to_alias(to, message, sender)
+            case Reference(node=node) if int(self.network.flags_of(node)) & _ALIAS:
+                signal, payload = control.alias_send(sender, to, message)
+                self.network.send(node, signal, payload, None, refusable)
 
     def exit(self, to: Process | Pid, reason: Term) -> None:
         """Send an exit signal, as `exit/2` does: `kill` ends any process, `normal` no other."""
         self.ties.exit_from(self.caller().pid, to.pid if isinstance(to, Process) else to, reason)
 
-    def monitor(self, process: Process, target: Target) -> Reference:
+    def monitor(
+        self, process: Process, target: Target, *, alias: AliasKind | None = None
+    ) -> Reference:
         """See `Process.monitor`."""
         address = self.watchable(target)
         reference = self.make_reference()
 
         def on_down(reason: Term) -> None:
+            self.aliases.monitor_ended(process, reference)
             process.deliver((DOWN, reference, PROCESS, address, reason))
+
+        if alias is not None:
+            self.aliases.add(reference, process, alias)
 
         self.ties.watch(reference, Monitor(process.pid, address, on_down))
         return reference
@@ -539,9 +636,14 @@ class Node:
         """The connected nodes, hidden ones too."""
         return [Atom(name) for name in self.network.connected()]
 
-    async def connect(self, peer: str) -> None:
-        """Connect to a node. Raises `NoConnection`; when cancelled, the attempt goes on."""
-        await self.network.connect(peer)
+    async def connect(self, peer: str, address: Address | None = None) -> None:
+        """Connect to a node, now and later at `address`, (host, port), if that is given; otherwise
+        `resolve` or its EPMD tells where it is.
+
+        Raises `NoConnection`; `ConfigError` if the name or the address can't be used, or one of the
+        nodes has a long name and the other a short one. When cancelled, the attempt goes on.
+        """
+        await self.network.connect(peer, address)
 
     async def ping(self, peer: str) -> bool:
         """Whether `peer` can be reached and answers, as `net_adm:ping/1` has it."""
@@ -555,12 +657,40 @@ class Node:
         """Close the connection to `peer`; False when there is none."""
         return self.network.disconnect(peer)
 
+    async def drain(self, peer: str) -> None:
+        """Wait as long as `Limits.unsent_size` or more waits to be sent to `peer`.
+
+        Raises `NoConnection` if it goes down in that time. When cancelled, nothing is lost.
+        """
+        await self.network.drain(peer)
+
+    def info(self) -> NodeInfo:
+        """Its name, and how its connections are: traffic, what waits, when heard of."""
+        return self.network.info()
+
+    def connection_events(self) -> ConnectionEvents:
+        """The connections that come up, go down or are refused from now on, with the reason."""
+        return self.network.events()
+
     def monitor_nodes(self, process: Process, on: bool = True) -> None:
         """Send `process` a message `(nodeup, node)` or `(nodedown, node)` whenever that happens."""
         if on:
             self._node_monitors[process.pid] = process
         else:
             self._node_monitors.pop(process.pid, None)
+
+    def node_named(self, name: Atom) -> None:
+        """A peer has given this node its name (called by the network)."""
+        self.name = name
+        self._adopt(self._outside)
+        self._run(net_kernel.NetKernel(), net_kernel.NAME, link=False)
+
+    def name_lost(self) -> None:
+        """That peer is down; who has the old name in his pid ends (called by the network)."""
+        # Last the outside, whose calls wait for what the others end.
+        for process in list(reversed(self._processes.values())):
+            self.end_process(process, NOCONNECTION)
+        self.name = Atom(NO_NAME)
 
     def node_up(self, peer: Atom) -> None:
         """A connection is up (called by the network)."""

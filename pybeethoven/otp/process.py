@@ -16,6 +16,7 @@ from pybeethoven.errors import ProcessExit
 from pybeethoven.etf import Atom, Pid, Reference, Term
 
 if TYPE_CHECKING:
+    from pybeethoven.otp.aliases import AliasKind
     from pybeethoven.otp.node import Node, Target
 
 logger = logging.getLogger(__name__)
@@ -66,6 +67,7 @@ class Process:
         self.unlinking: dict[Pid, int] = {}
         self.watchers: dict[Reference, tuple[Pid, Term]] = {}
         self.monitors: set[Reference] = set()
+        self.aliases: set[Reference] = set()
         self._mailbox: deque[Term] = deque()
         self._waiter: asyncio.Future[None] | None = None
         self._received = 0
@@ -136,14 +138,33 @@ class Process:
         """Called when a process of another node that was linked to this one has unlinked itself.
         Must not block."""
 
-    def monitor(self, target: Target) -> Reference:
+    def monitor(self, target: Target, *, alias: AliasKind | None = None) -> Reference:
         """Get `(DOWN, reference, process, pid or (name, node), reason)` when `target` exits, or at
-        once with `noproc` or `noconnection` if it is not there."""
-        return self.node.monitor(self, target)
+        once with `noproc` or `noconnection` if it is not there.
+
+        `alias`: let the reference be an alias of this process, too; when it ends is told at
+        `AliasKind`. Source: `monitor/3` in https://www.erlang.org/doc/apps/erts/erlang.html
+        """
+        return self.node.monitor(self, target, alias=alias)
 
     def demonitor(self, reference: Reference) -> None:
         """Undo `monitor`; a `DOWN` that is in the mailbox already stays there."""
         self.node.ties.demonitor(reference)
+        self.node.aliases.monitor_ended(self, reference)
+
+    def alias(self, *, reply: bool = False) -> Reference:
+        """A reference that others can send to as to this process, on any node, until `unalias` or
+        its end; messages that come by it later are dropped. `reply`: only the first one counts.
+
+        Source: `alias/1` in https://www.erlang.org/doc/apps/erts/erlang.html
+        """
+        reference = self.node.make_reference()
+        self.node.aliases.add(reference, self, "reply" if reply else "explicit_unalias")
+        return reference
+
+    def unalias(self, reference: Reference) -> bool:
+        """Take an alias back; False when it is none of this process any more."""
+        return self.node.aliases.remove(self, reference)
 
 
 def is_normal(reason: Term) -> bool:

@@ -24,7 +24,7 @@ from pybeethoven.errors import (
     RpcRefused,
 )
 from pybeethoven.etf import Atom, Pid, Reference, Term
-from pybeethoven.net.network import split_name
+from pybeethoven.net.names import split_name
 from pybeethoven.otp.exports import check_name
 from pybeethoven.otp.spawned import EXECUTE_CALL, MONITOR, Spawned
 from pybeethoven.otp.ties import Monitor

@@ -22,10 +22,10 @@ _ENDS: Final = {
     **dict.fromkeys((Op.PAYLOAD_EXIT, Op.PAYLOAD_EXIT2), (1, 2)),
     **dict.fromkeys((Op.MONITOR_P_EXIT, Op.PAYLOAD_MONITOR_P_EXIT), (1, 2)),
     **dict.fromkeys((Op.UNLINK_ID, Op.UNLINK_ID_ACK), (2, 3)),
-    Op.SPAWN_REQUEST: (2, 4),
+    Op.SPAWN_REQUEST: (2, 0),
     Op.SPAWN_REPLY: (4, 2),
 }
-"""Where in a control message the processes stand that it is from and to."""
+"""Where in a control message the processes stand that it is from and to; 0 where it is to none."""
 
 
 class Signals:
@@ -39,6 +39,7 @@ class Signals:
             Op.EXIT: self._process_exit,
             Op.UNLINK: self._process_unlink,
             Op.REG_SEND: self._process_reg_send,
+            Op.GROUP_LEADER: self._process_group_leader,
             Op.EXIT2: self._process_exit2,
             Op.MONITOR_P: self._process_monitor_p,
             Op.DEMONITOR_P: self._process_demonitor_p,
@@ -52,7 +53,16 @@ class Signals:
             Op.ALIAS_SEND: self._process_alias_send,
             Op.UNLINK_ID: self._process_unlink_id,
             Op.UNLINK_ID_ACK: self._process_unlink_id_ack,
+            Op.ALTACT_SIG_SEND: self._process_altact_sig_send,
         }
+
+    def node_named(self, name: str) -> None:
+        """A peer gave the node its name."""
+        self._node.node_named(Atom(name))
+
+    def name_lost(self) -> None:
+        """The peer that did so is down."""
+        self._node.name_lost()
 
     def node_up(self, peer: str) -> None:
         """A connection is up."""
@@ -69,8 +79,7 @@ class Signals:
         """
         if received[0] in _ENDS:
             self._check_ends(peer, received)
-        if (handler := self._handlers.get(received[0])) is not None:
-            handler(peer, received, message)
+        self._handlers[received[0]](peer, received, message)
 
     def _check_ends(self, peer: str, received: Control) -> None:
         sender, to = (received[index] for index in _ENDS[received[0]])
@@ -90,7 +99,13 @@ class Signals:
         self._node.deliver(received[3], message, received[1])
 
     def _process_alias_send(self, peer: str, received: Control, message: Term) -> None:
-        self._node.deliver_to_alias(received[2], message)
+        self._node.deliver_to_alias(received[2], message, received[1])
+
+    def _process_altact_sig_send(self, peer: str, received: Control, message: Term) -> None:
+        raise ProtocolError(f"{peer} sent ALTACT_SIG_SEND, which was not negotiated")
+
+    def _process_group_leader(self, peer: str, received: Control, message: Term) -> None:
+        """Nothing: a process here does its input and output itself."""
 
     def _process_link(self, peer: str, received: Control, message: Term) -> None:
         _, sender, to = received
@@ -140,8 +155,11 @@ class Signals:
 
     def _process_demonitor_p(self, peer: str, received: Control, message: Term) -> None:
         _, _, target, reference = received
-        if (process := self._node.process(target)) is not None:
-            process.watchers.pop(reference, None)
+        process = self._node.process(target)
+        if process is None or reference not in process.watchers:
+            process = self._node.watched_by(reference)  # the name may be another's by now
+        if process is not None:
+            del process.watchers[reference]
 
     def _process_monitor_p_exit(self, peer: str, received: Control, message: Term) -> None:
         _, _, _, reference, reason = received

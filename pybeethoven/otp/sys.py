@@ -23,7 +23,7 @@ DATA: Final = Atom("data")
 
 BOOKKEEPING: Final = {
     *("node", "pid", "parent_pid", "alive", "exit_reason", "started", "trap_exit"),
-    *("links", "unlinking", "watchers", "monitors"),
+    *("links", "unlinking", "watchers", "monitors", "aliases"),
 }
 """The attributes that every process has; no part of its state."""
 

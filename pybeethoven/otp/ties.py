@@ -149,19 +149,30 @@ class Ties:
             if self._node.network.is_connected(to.node):
                 flags = self._node.network.flags_of(to.node)
                 self._node.network.send(to.node, *control.exit_(flags, sender, to, reason))
-        elif (process := self._node.process(to)) is not None and sender in process.links:
-            process.links.discard(sender)
-            self.receive_exit(process, sender, reason)
+        elif (process := self._node.process(to)) is not None:
+            # One that we have unlinked from may not live to acknowledge that.
+            process.unlinking.pop(sender, None)
+            if sender in process.links:
+                process.links.discard(sender)
+                self.receive_exit(process, sender, reason)
 
-    def send_down(self, known_as: Term, watcher: Pid, reference: Reference, reason: Term) -> None:
-        """Tell a watcher that what it monitors, `known_as`, has ended or is not there."""
+    def send_down(
+        self,
+        known_as: Term,
+        watcher: Pid,
+        reference: Reference,
+        reason: Term,
+        sender: Pid | None = None,
+    ) -> None:
+        """Tell a watcher that what it monitors, `known_as`, has ended or is not there. `sender`:
+        the process that has ended, whose last messages come before this."""
         if watcher.node == self._node.name:
             if (monitor := self.take_monitor(reference)) is not None:
                 monitor.on_down(reason)
         elif self._node.network.is_connected(watcher.node):
             flags = self._node.network.flags_of(watcher.node)
             down = control.monitor_p_exit(flags, known_as, watcher, reference, reason)
-            self._node.network.send(watcher.node, *down)
+            self._node.network.send(watcher.node, *down, sender=sender)
 
     def end(self, process: Process) -> None:
         """A process has ended: tell those linked to it or monitoring it."""
@@ -170,7 +181,7 @@ class Ties:
         for pid in process.links:
             self.send_exit(process.pid, pid, process.exit_reason)
         for reference, (watcher, known_as) in process.watchers.items():
-            self.send_down(known_as, watcher, reference, process.exit_reason)
+            self.send_down(known_as, watcher, reference, process.exit_reason, process.pid)
 
     def lose(self, peer: Atom, processes: list[Process]) -> None:
         """The connection to `peer` is lost: so is every tie to its processes."""

@@ -42,6 +42,10 @@ TIMEOUT = 15.0
 _LONGEST_LINE = 1 << 28
 _TAIL = 8192
 _LOOPBACK = ("-kernel", "inet_dist_use_interface", "{127,0,0,1}")
+_LOOPBACK6 = (
+    *("-kernel", "inet_dist_use_interface", "{0,0,0,0,0,0,0,1}"),
+    *("-proto_dist", "inet6_tcp"),
+)
 _LOG_TO_STDERR = (
     *("-kernel", "logger", "[{handler,default,logger_std_h,#{config=>#{type=>standard_error}}}]"),
     *("-logger", "console", "[{device,standard_error}]"),
@@ -131,6 +135,7 @@ class Epmd:
 class BeamNode:
     """A BEAM as a child process: `async with` starts it, and kills it at the end.
 
+    A `name` whose host has no dot is a short one; with a host like `::1` the BEAM speaks IPv6.
     `flags` go to `erl` as they are. `env` is added to the environment. Signals reach the whole
     process group, so `erl` may be a wrapper script as long as it does not daemonize.
     """
@@ -404,10 +409,11 @@ def compile_elixir(
 
 
 def _node_flags(name: str, cookie: str, code_paths: Iterable[Path | str]) -> list[str]:
+    host = name.rpartition("@")[2]
     return [
         *("-noinput", "-boot", "no_dot_erlang", "-start_epmd", "false"),
-        *("-name", name, "-setcookie", cookie),
-        *_LOOPBACK,
+        *("-name" if "." in host or ":" in host else "-sname", name, "-setcookie", cookie),
+        *(_LOOPBACK6 if ":" in host else _LOOPBACK),
         *_LOG_TO_STDERR,
         *("-pa", *map(str, code_paths)),
         *("-s", "Elixir.ControlShell"),

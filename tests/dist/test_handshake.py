@@ -29,6 +29,7 @@ COOKIE = "s3cretcookie"
 OUR_CHALLENGE = 0x01020304
 PEER_CHALLENGE = 0xFFFFFFFE
 OWN = Identity("py@h", OFFERED, 7)
+UNNAMED = Identity("h", OFFERED | Flag.NAME_ME, 0)
 PEER = Identity("x@h", OFFERED | Flag.PUBLISHED | Flag.DIST_HDR_ATOM_CACHE, 9)
 
 
@@ -82,6 +83,18 @@ def status(text: str) -> bytes:
 def initiator() -> Handshake:
     """Our side of a connection that we dialled."""
     return Handshake.initiator(OWN, PEER.name, COOKIE, OUR_CHALLENGE)
+
+
+def unnamed() -> Handshake:
+    """Our side of one that we dialled without a name."""
+    return Handshake.initiator(UNNAMED, PEER.name, COOKIE, OUR_CHALLENGE)
+
+
+def naming(text: str, creation: int = 5, *, size: int | None = None, rest: bytes = b"") -> bytes:
+    """The status that gives a name."""
+    encoded = text.encode()
+    head = b"snamed:" + struct.pack(">H", len(encoded) if size is None else size)
+    return frame(head + encoded + struct.pack(">I", creation) + rest)
 
 
 def acceptor() -> Handshake:
@@ -155,6 +168,20 @@ HANDSHAKES: dict[str, Row] = {
     ),
     "initiator, nok": (initiator, [*STARTED, received("nok")], State.CLOSED),
     "initiator, not_allowed": (initiator, [*STARTED, received("not_allowed")], State.CLOSED),
+    "initiator, named": (
+        unnamed,
+        [
+            ("sends", name(UNNAMED)),
+            ("gets", naming("2K9@h", rest=b"more"), StatusReceived(Status.OK)),
+            *CHALLENGED,
+        ],
+        State.DONE,
+    ),
+    "initiator, not to be named": (
+        unnamed,
+        [("sends", name(UNNAMED)), received("not_allowed")],
+        State.CLOSED,
+    ),
     "initiator, longer challenge": (
         initiator,
         [
@@ -344,12 +371,32 @@ def named(text: str | bytes, flags: Flag = OFFERED) -> bytes:
     return frame(struct.pack(">cQIH", b"N", flags, 1, len(encoded)) + encoded)
 
 
+UNNAMED_STARTED = [("sends", name(UNNAMED))]
 OK_RECEIVED = [*STARTED, received("ok")]
 BAD_DIGEST = frame(b"a" + digest(OUR_CHALLENGE, "other"))
 ERRORS: dict[str, tuple[Callable[[], Handshake], list[Step], bytes, str]] = {
     "unknown status": (initiator, STARTED, status("maybe"), "unknown status 'maybe'"),
     "alive answer as status": (initiator, STARTED, status("true"), "unknown status 'true'"),
     "dynamic name": (initiator, STARTED, status("named:\0\3a@b\0\0\0\1"), "did not ask"),
+    "no name": (unnamed, [*UNNAMED_STARTED], status("ok"), "was asked for a name, and said 'ok'"),
+    "alive in place of a name": (unnamed, [*UNNAMED_STARTED], status("alive"), "and said 'alive'"),
+    "name on another host": (unnamed, [*UNNAMED_STARTED], naming("a@i"), "no node on 'h'"),
+    "empty dynamic name": (unnamed, [*UNNAMED_STARTED], naming("@h"), "no node name"),
+    "dynamic name of two hosts": (unnamed, [*UNNAMED_STARTED], naming("a@h@h"), "no node name"),
+    "dynamic name cut off": (unnamed, [*UNNAMED_STARTED], naming("a@h", size=99), "ends within"),
+    "dynamic name without creation": (
+        unnamed,
+        [*UNNAMED_STARTED],
+        naming("a@h", size=5),
+        "too short",
+    ),
+    "dynamic name without size": (unnamed, [*UNNAMED_STARTED], status("named:"), "too short"),
+    "dynamic name not UTF-8": (
+        unnamed,
+        [*UNNAMED_STARTED],
+        frame(b"snamed:\0\3\xff@h\0\0\0\1"),
+        "not UTF-8",
+    ),
     "challenge too early": (
         initiator,
         STARTED,
@@ -447,6 +494,14 @@ def test_name_that_is_not_utf_8() -> None:
     """A name in another encoding is an error, which doesn't repeat the bytes as text."""
     with pytest.raises(HandshakeError, match="not UTF-8"):
         acceptor().receive_data(named(b"\xff@h"))
+
+
+def test_name_that_the_peer_gave() -> None:
+    """It is our name from then on, with the creation that came with it, and no request for one."""
+    handshake = unnamed()
+    handshake.receive_data(naming("2K9@h", 5))
+    assert handshake.own == Identity("2K9@h", OFFERED, 5)
+    assert initiator().own == OWN
 
 
 EOFS: dict[str, tuple[Callable[[], Handshake], list[Step], str]] = {

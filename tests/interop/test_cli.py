@@ -15,6 +15,7 @@ from typing import Any
 import pytest
 
 from erlang_interop.peers import Peers
+from pybeethoven.testing import free_port
 from tests.helpers import LIMIT, soon
 from tests.timing import UNIT
 
@@ -184,11 +185,12 @@ async def test_name_taken(cluster: Peers) -> None:
 
 
 async def test_epmd_out_of_reach(cluster: Peers, tmp_path: Path) -> None:
-    """With no EPMD to reach or to start it names the address that it tried."""
-    env = {"ERL_EPMD_PORT": "1", "PATH": str(tmp_path)}
+    """With no EPMD to reach, to start or to be, it names the address that it tried."""
+    port = str(free_port())
+    env = {"ERL_EPMD_ADDRESS": "127.0.0.1,192.0.2.1", "ERL_EPMD_PORT": port, "PATH": str(tmp_path)}
     status, _, err = await run(*options(cluster), env=env)
     assert (status, err.count("\n")) == (2, 1)
-    assert "EPMD cannot be reached at 127.0.0.1:1" in err
+    assert f"the embedded EPMD can't listen at 192.0.2.1:{port}" in err
 
 
 async def test_wrong_cookie(cluster: Peers) -> None:

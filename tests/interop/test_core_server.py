@@ -239,6 +239,7 @@ async def test_restart(cluster: Peers, member: Member, victim: str) -> None:
 async def test_changes_during_the_restart(cluster: Peers, member: Member) -> None:
     """What changed while the CoreServer was down is told when it is back."""
     a = await cluster.start(A)
+    await cluster.start_bare(C)
     async with member() as py:
         updates = py.core_server.updates()
         a.freeze()

@@ -43,6 +43,10 @@ CREATE = """
 :ok
 """
 ROWS = ':mnesia.dirty_select(Kv, [{:_, [], [:"$_"]}])'
+COMMITTED = """
+{:atomic, rows} = :mnesia.transaction(fn -> :mnesia.select(Kv, [{:_, [], [:"$_"]}], :read) end)
+rows
+"""
 
 
 class Kv(DistrServer, subscribe=True):
@@ -87,8 +91,8 @@ def row(key: Term, value: Term) -> Row:
 
 
 async def beam_rows(peer: BeamNode) -> list[Row]:
-    """What a peer's own Mnesia has."""
-    return sorted(await peer.eval(ROWS), key=repr)
+    """What a peer's own Mnesia has, with all that was committed anywhere."""
+    return sorted(await peer.eval(COMMITTED), key=repr)
 
 
 async def python_rows(server: DistrServer) -> list[Row]:

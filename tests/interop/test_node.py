@@ -93,6 +93,19 @@ async def test_message_to_a_pid(a: BeamNode, node: Node) -> None:
     assert await a.eval("receive do message -> message end") == b"hello"
 
 
+async def test_message_is_sent_as_it_was(a: BeamNode, node: Node) -> None:
+    """What is changed after it was sent, while the connection is still being made, goes unchanged,
+    and what can't be sent any more holds up no other."""
+    await a.eval("ControlShell.collect(:heard, name: :ears)")
+    assert not node.nodes()
+    numbers: list[Term] = [1]
+    node.send(("ears", A), numbers)
+    numbers.append(object())
+    node.send(("ears", A), Atom("last"))
+    assert await a.next_event("heard") == (Atom("heard"), [1])
+    assert await a.next_event("heard") == atoms("heard", "last")
+
+
 async def test_large_messages(a: BeamNode, node: Node) -> None:
     """Megabytes arrive whole, fragmented by the BEAM, and small ones are not lost among them."""
     node.spawn(Echo(), name="echo")

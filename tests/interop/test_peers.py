@@ -428,6 +428,7 @@ async def test_nodes_see_each_others_writes(peers: Peers) -> None:
         await c.next_event("created", timeout=0)
 
 
+@pytest.mark.stand_in
 async def test_distr_server_reads_its_table(peers: Peers) -> None:
     """A DistrServer's module has functions about its table, and waits for it."""
     a = await peers.start(A)
@@ -541,6 +542,7 @@ async def test_allocator_knows_visible_nodes_that_are_online(peers: Peers) -> No
     await peers.until(a, f"Beethoven.Allocator.allocation_list() == [{atom(A)}]")
 
 
+@pytest.mark.stand_in
 async def test_beethoven_tells_of_the_cluster(peers: Peers) -> None:
     """The module Beethoven has functions for what programs ask most."""
     a, b = await peers.start(A), await peers.start(B)

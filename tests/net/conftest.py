@@ -7,7 +7,7 @@ from contextlib import AsyncExitStack
 
 import pytest
 
-from pybeethoven import Node
+from pybeethoven import Limits, Node
 from pybeethoven.testing import Epmd
 
 StartNode = Callable[..., Awaitable[Node]]
@@ -20,6 +20,7 @@ async def start_node(epmd: Epmd) -> AsyncIterator[StartNode]:
     async with AsyncExitStack() as stack:
 
         async def start(name: str, cookie: str = "cookie", *, timeout: float = 7.0) -> Node:
-            return await stack.enter_async_context(Node(name, cookie, handshake_timeout=timeout))
+            limits = Limits(handshake_time=timeout)
+            return await stack.enter_async_context(Node(name, cookie, limits=limits))
 
         yield start

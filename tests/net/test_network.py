@@ -8,6 +8,7 @@ import os
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager, suppress
+from typing import Any
 
 import pytest
 
@@ -17,7 +18,8 @@ from pybeethoven.dist.handshake import Completed, Handshake, Identity, Status, S
 from pybeethoven.errors import BeethovenError, NameTaken, NoConnection
 from pybeethoven.net import epmd as epmd_client
 from pybeethoven.net.epmd import Registration, look_up, register
-from pybeethoven.net.network import CLOSING_TIME, split_name
+from pybeethoven.net.names import split_name
+from pybeethoven.net.network import CLOSING_TIME
 from pybeethoven.testing import Epmd, free_port
 from tests.helpers import Recorder, atoms, soon
 from tests.net.conftest import StartNode
@@ -103,8 +105,8 @@ async def test_cancelled_just_after_registering(
     """A start that is cancelled at its last step gives the name back and stops listening."""
     ports: list[int] = []
 
-    async def register_and_cancel(name: str, port: int, *, hidden: bool) -> Registration:
-        registration = await register(name, port, hidden=hidden)
+    async def register_and_cancel(name: str, port: int, **settings: Any) -> Registration:
+        registration = await register(name, port, **settings)
         ports.append(port)
         starting.cancel()
         return registration

@@ -627,6 +627,9 @@ REFERENCE = Reference(PEER.node, 1, (1, 2, 3))
         (Op.MONITOR_P_EXIT, THIRD, None, REFERENCE, BOOM),
         (Op.UNLINK_ID, 1, THIRD, None),
         (Op.UNLINK_ID_ACK, 1, PEER, THIRD),
+        (Op.SPAWN_REQUEST, REFERENCE, THIRD, THIRD, atoms("m", "f"), []),
+        (Op.SPAWN_REPLY, REFERENCE, THIRD, 0, PEER),
+        (Op.SPAWN_REPLY, REFERENCE, None, 0, THIRD),
     ],
     ids=lambda signal: signal[0].name,
 )

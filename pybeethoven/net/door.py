@@ -1,0 +1,111 @@
+"""How other nodes come in: a socket that listens, and its registration with EPMD."""
+
+from __future__ import annotations
+
+import asyncio
+import errno
+import secrets
+import socket
+from collections.abc import Callable
+
+from pybeethoven.dist.epmd_server import MIN_CREATION
+from pybeethoven.errors import ConfigError
+from pybeethoven.net.listening import (
+    ANY,
+    any_address,
+    is_address,
+    open_listener,
+    port_range,
+    stop_listening,
+)
+from pybeethoven.net.names import split_name
+from pybeethoven.net.registrar import EpmdSetting, Registrar
+
+
+class Door:
+    """The door of the node `name`, `alive@host`; its settings are those of `Network`."""
+
+    def __init__(
+        self,
+        name: str,
+        *,
+        hidden: bool,
+        epmd: EpmdSetting,
+        listen_port: int | tuple[int, int],
+        use_interface: str | None,
+    ) -> None:
+        self._name = name
+        alive_name, self._host = split_name(name)
+        if use_interface is not None and not is_address(use_interface):
+            raise ConfigError(
+                f"use_interface is {use_interface!r}; it must be an address of this machine, "
+                f"like 10.0.0.7, or 0.0.0.0 for all"
+            )
+        if epmd not in (True, False, "embedded"):
+            raise ConfigError(f"epmd is {epmd!r}; it must be True, False or 'embedded'")
+        self._ports = port_range(listen_port)
+        self._use_interface = use_interface
+        self._registrar = (
+            Registrar(alive_name, hidden=hidden, embedded=epmd == "embedded") if epmd else None
+        )
+        self._server: asyncio.Server | None = None
+
+    async def open(self, accept: Callable[[], asyncio.Protocol]) -> int:
+        """Listen, and register; give the node's creation. Nobody gets in before `serve`.
+
+        `accept`: makes the protocol of a connection. Raises `EpmdError` (`NameTaken`,
+        `EpmdUnreachable`) or `ConfigError`; then, or when cancelled, `close` is still due.
+        """
+        address = self._use_interface or await _listen_address(self._host)
+        listener = self._listen(address)
+        loop = asyncio.get_running_loop()
+        try:
+            self._server = await loop.create_server(accept, sock=listener, start_serving=False)
+        except BaseException:
+            listener.close()
+            raise
+        if self._registrar is None:
+            return max(secrets.randbits(32), MIN_CREATION)
+        return await self._registrar.start(address, listener.getsockname()[1])
+
+    async def serve(self) -> None:
+        """Let others in."""
+        assert self._server is not None
+        await self._server.start_serving()
+
+    async def close(self) -> None:
+        """Let nobody in any more, and give the name back."""
+        if self._server is not None:
+            await stop_listening(self._server)
+        if self._registrar is not None:
+            await self._registrar.stop()
+
+    def _listen(self, address: str) -> socket.socket:
+        try:
+            return open_listener(address, self._ports)
+        except OSError as error:
+            first, last = self._ports[0], self._ports[-1]
+            if error.errno == errno.EADDRINUSE:
+                which = f"the port {first}" if first == last else f"each port of {first} to {last}"
+                text = f"cannot listen at {address}: {which} is taken; give a free listen_port"
+            elif self._use_interface is not None:
+                text = f"cannot listen at use_interface={address!r}, port {first}: {error}"
+            else:
+                text = (
+                    f"cannot listen on the host of {self._name!r}, port {first}: {error}; "
+                    f"the host part must be an address of this machine, or use_interface given"
+                )
+            raise ConfigError(text) from error
+
+
+async def _listen_address(host: str) -> str:
+    """An address is listened on alone; a name may mean another address here than elsewhere, so that
+    a node with one listens on all, those of IPv6 too where the name has one."""
+    if is_address(host):
+        return host
+    loop = asyncio.get_running_loop()
+    try:
+        found = await loop.getaddrinfo(host, None, type=socket.SOCK_STREAM)
+    except (OSError, UnicodeError):
+        return ANY
+    return any_address() if any(family == socket.AF_INET6 for family, *_ in found) else ANY

@@ -1,0 +1,175 @@
+"""The embedded EPMD: serves the names of this host's nodes, for BEAM nodes and Python nodes alike.
+
+It belongs to whoever started it and ends with it. Nodes that were registered register anew with
+the EPMD that takes its place: a BEAM tries that every 2 seconds (`handle_info(reconnect)` in
+erl_epmd.erl), and of the Python nodes one becomes that EPMD, see `net.registrar`.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import errno
+import ipaddress
+import logging
+import secrets
+import socket
+from collections.abc import Iterable
+
+from pybeethoven.dist.epmd_server import Registry, Session
+from pybeethoven.errors import ConfigError
+from pybeethoven.net.listening import ANY, ANY6, any_address, open_listener, stop_listening
+
+logger = logging.getLogger(__name__)
+
+REQUEST_TIME = 10.0
+"""Seconds that a connection has to make its request and to read the answer."""
+MAX_WAITING = 128
+"""So many connections may be without a registration; one more closes the oldest of them."""
+_LOOPBACK = ("127.0.0.1", "::1")
+_NOT_HERE = (errno.EADDRNOTAVAIL, errno.EAFNOSUPPORT)
+
+
+class EpmdServer:
+    """An EPMD in this process, on `port`.
+
+    `addresses`: where it listens besides the loopback, as EPMD does with `ERL_EPMD_ADDRESS`; with
+    `0.0.0.0` or `::` among them, everywhere. From wherever it is asked, only this host's nodes may
+    register.
+    """
+
+    def __init__(self, port: int, addresses: Iterable[str] = ()) -> None:
+        self._port = port
+        self._addresses = [*_LOOPBACK, *(a for a in addresses if a not in _LOOPBACK)]
+        if ANY in self._addresses or ANY6 in self._addresses:
+            self._addresses = [any_address()]
+        self._registry = Registry(port, lambda: secrets.randbits(32))
+        self._servers: list[asyncio.Server] = []
+        self._connections: dict[_Connection, None] = {}
+        self._running = False
+
+    async def start(self) -> bool:
+        """Listen. False when something has the port already: another EPMD, most likely.
+
+        Raises `ConfigError` for an address that can't be listened on. When False, on an error, or
+        when cancelled, nothing is left open.
+        """
+        if (listeners := self._open_listeners()) is None:
+            return False
+        loop = asyncio.get_running_loop()
+        self._running = True
+        try:
+            while listeners:
+                self._servers.append(await loop.create_server(self._accept, sock=listeners[0]))
+                del listeners[0]
+        except BaseException:
+            _close(listeners)
+            await self.stop()
+            raise
+        where = ", ".join(self._addresses)
+        logger.info("no EPMD ran: this process serves as one at port %d of %s", self._port, where)
+        return True
+
+    async def stop(self) -> None:
+        """Stop listening, and close every connection."""
+        self._running = False
+        while self._servers:
+            await stop_listening(self._servers.pop())
+        closing = list(self._connections)
+        for connection in closing:
+            connection.abort()
+        if closing:
+            await asyncio.wait([connection.closed for connection in closing])
+
+    def _open_listeners(self) -> list[socket.socket] | None:
+        listeners: list[socket.socket] = []
+        for address in self._addresses:
+            try:
+                listeners.append(open_listener(address, [self._port]))
+            except OSError as error:
+                if address in _LOOPBACK and error.errno in _NOT_HERE:
+                    continue  # a machine may lack IPv4 or IPv6
+                _close(listeners)
+                if error.errno == errno.EADDRINUSE:
+                    return None
+                raise ConfigError(
+                    f"the embedded EPMD can't listen at {address}:{self._port}: {error}; "
+                    f"ERL_EPMD_ADDRESS must have addresses of this machine, and ERL_EPMD_PORT a "
+                    f"port that it may listen on"
+                ) from error
+        return listeners or None
+
+    def _accept(self) -> _Connection:
+        connection = _Connection(self._registry)
+        waiting = [c for c in self._connections if not c.is_registered]
+        if len(waiting) >= MAX_WAITING:
+            waiting[0].abort()
+        self._connections[connection] = None
+        connection.closed.add_done_callback(lambda _: self._connections.pop(connection))
+        if not self._running:
+            connection.abort()
+        return connection
+
+
+class _Connection(asyncio.Protocol):
+    """One connection to the EPMD: a request, or a registration for as long as it is open."""
+
+    def __init__(self, registry: Registry) -> None:
+        self._registry = registry
+        self._session: Session | None = None
+        self._transport: asyncio.Transport | None = None
+        self._timer: asyncio.TimerHandle | None = None
+        self._aborted = False
+        self.closed: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        """Done when the socket is closed and the name, if there was one, given back."""
+
+    @property
+    def is_registered(self) -> bool:
+        return self._session is not None and self._session.entry is not None
+
+    def abort(self) -> None:
+        """Close the connection; what was not sent is lost."""
+        self._aborted = True
+        if self._transport is not None:
+            self._transport.abort()
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        assert isinstance(transport, asyncio.Transport)
+        self._transport = transport
+        self._session = Session(self._registry, local=_is_local(transport))
+        self._timer = asyncio.get_running_loop().call_later(REQUEST_TIME, self.abort)
+        if self._aborted:
+            transport.abort()
+
+    def data_received(self, data: bytes) -> None:
+        assert self._session is not None
+        assert self._transport is not None
+        assert self._timer is not None
+        if answer := self._session.receive_data(data):
+            self._transport.write(answer)
+        if (entry := self._session.entry) is not None:
+            self._timer.cancel()
+            logger.debug("EPMD: %s registered, at port %d", entry.name, entry.port)
+        if self._session.closing:
+            self._transport.close()
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        if self._timer is not None:
+            self._timer.cancel()
+        if self._session is not None:
+            self._session.close()
+        self.closed.set_result(None)
+
+
+def _close(listeners: Iterable[socket.socket]) -> None:
+    for listener in listeners:
+        listener.close()
+
+
+def _is_local(transport: asyncio.Transport) -> bool:
+    """Whether the connection comes from this host: `conn_local_peer_check` in epmd_srv.c."""
+    peer, own = (transport.get_extra_info(key) for key in ("peername", "sockname"))
+    if not peer or not own:  # it has gone already
+        return False
+    address = ipaddress.ip_address(peer[0].partition("%")[0])
+    mapped = getattr(address, "ipv4_mapped", None)
+    return bool((mapped or address).is_loopback or peer[0] == own[0])

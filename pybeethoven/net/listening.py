@@ -1,0 +1,88 @@
+"""Sockets that listen: at which address, on which port."""
+
+from __future__ import annotations
+
+import asyncio
+import errno
+import ipaddress
+import socket
+from collections.abc import Iterable
+from contextlib import suppress
+
+from pybeethoven.errors import ConfigError
+
+BACKLOG = 128
+"""So many connections may wait to be accepted, as at an OTP node."""
+ANY = "0.0.0.0"
+"""All IPv4 addresses of this machine."""
+ANY6 = "::"
+"""All addresses of this machine, those of IPv4, too."""
+
+
+def is_address(host: str) -> bool:
+    """Whether `host` is an IP address, not a name."""
+    try:
+        ipaddress.ip_address(host)
+    except ValueError:
+        return False
+    return True
+
+
+def any_address() -> str:
+    """`ANY6` on a machine that has IPv6, else `ANY`."""
+    if socket.has_dualstack_ipv6():
+        with socket.socket(socket.AF_INET6) as probe, suppress(OSError):
+            probe.bind((ANY6, 0))
+            return ANY6
+    return ANY
+
+
+def port_range(setting: int | tuple[int, int]) -> range:
+    """The ports that a node may listen on, from its setting `listen_port`.
+
+    Raises `ConfigError` unless it is a port, 0 for any, or the first and the last of a range.
+    """
+    first, last = (setting, setting) if isinstance(setting, int) else setting
+    if not 0 <= first <= last <= 65535 or (first == 0) != (last == 0):
+        raise ConfigError(
+            f"listen_port is {setting}; it must be a port, like 9100, the first and the last of "
+            f"several, like (9100, 9110), or 0 for any that is free"
+        )
+    return range(first, last + 1)
+
+
+def open_listener(address: str, ports: Iterable[int]) -> socket.socket:
+    """A socket that listens at `address` on the first of `ports` that is free.
+
+    It does not block, and is closed by the caller. Raises `OSError`: with EADDRINUSE when none of
+    them is free.
+    """
+    taken = OSError(errno.EADDRINUSE, "there is no port")
+    for port in ports:
+        try:
+            listener = _listen(address, port)
+        except OSError as error:
+            if error.errno != errno.EADDRINUSE:
+                raise
+            taken = error
+        else:
+            listener.setblocking(False)
+            return listener
+    raise taken
+
+
+async def stop_listening(server: asyncio.Server) -> None:
+    """Close the sockets of `server`. What they accepted before is a connection by then."""
+    # Python 3.11 loses a socket accepted just before close(): let it become a connection.
+    for sock in server.sockets:
+        asyncio.get_running_loop().remove_reader(sock.fileno())
+    await asyncio.sleep(0)
+    server.close()
+
+
+def _listen(address: str, port: int) -> socket.socket:
+    family = socket.AF_INET6 if ":" in address else socket.AF_INET
+    both = address == ANY6 and socket.has_dualstack_ipv6()
+    return socket.create_server(
+        (address, port), family=family, backlog=BACKLOG, dualstack_ipv6=both
+    )

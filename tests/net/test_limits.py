@@ -1,0 +1,408 @@
+"""What a node bears of peers and strangers, and what of its connections can be seen."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import socket
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager, suppress
+from datetime import UTC, datetime
+
+import pytest
+
+from pybeethoven import Atom, Busy, ConfigError, ConnectionEvent, Limits, Node, Pid, Process, Term
+from pybeethoven.dist import control as c
+from pybeethoven.dist.flags import OFFERED, Flag
+from pybeethoven.dist.framing import encode_message
+from pybeethoven.dist.handshake import Handshake, Identity
+from pybeethoven.errors import CallTimeout, NoConnection, UpdatesLost
+from pybeethoven.net.epmd import look_up
+from pybeethoven.net.observe import MAX_UNREAD, ConnectionEvents
+from pybeethoven.testing import Epmd
+from tests.helpers import LIMIT, Recorder, atoms, soon
+from tests.net.conftest import StartNode
+from tests.net.test_network import HOST, A, B, gone, identity, impostor, open_to, talk, watcher
+from tests.timing import UNIT
+
+MIB = 1024 * 1024
+
+
+@pytest.mark.parametrize(
+    "limits",
+    [{"handshake_time": 0}, {"handshakes": 0}, {"dials": -1}, {"unsent_size": float("nan")}],
+)
+def test_bad_limit(limits: dict[str, int]) -> None:
+    """The error names the limit and its value."""
+    [(name, value)] = limits.items()
+    with pytest.raises(ConfigError, match=f"the limit {name} is {value}"):
+        Limits(**limits)
+
+
+@asynccontextmanager
+async def silent_peer() -> AsyncIterator[tuple[asyncio.StreamReader, asyncio.StreamWriter]]:
+    """A peer b that completes the handshake with a, and then does what the test does."""
+    port = await look_up("a", HOST)
+    assert port is not None
+    with socket.socket() as sock:
+        # Else the kernel takes some more megabytes, when it likes.
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 16_384)
+        sock.setblocking(False)
+        await asyncio.get_running_loop().sock_connect(sock, (HOST, port))
+        reader, writer = await asyncio.open_connection(sock=sock.dup())
+    try:
+        await soon(talk(Handshake.initiator(identity("b"), A, "cookie", 1), reader, writer))
+        yield reader, writer
+    finally:
+        writer.close()
+
+
+async def until_up(node: Node, peer: str) -> None:
+    """Wait until `peer` is connected."""
+    async with asyncio.timeout(LIMIT):
+        while peer not in node.nodes():
+            await asyncio.sleep(0.001)
+
+
+# Handshakes and dials
+
+
+async def test_half_open_connections_keep_nobody_out(epmd: Epmd) -> None:
+    """Of a thousand strangers that say nothing only so many stay, and a peer still gets in."""
+    async with Node(A, "cookie", limits=Limits(handshakes=20)) as a, Node(B, "cookie") as b:
+        strangers = [await open_to("a") for _ in range(200)]
+        assert await soon(b.ping(A))
+        await asyncio.gather(*(gone(reader) for reader, _ in strangers[:-20]))
+        assert a.info().handshakes <= 20
+        for _, writer in strangers:
+            writer.close()
+
+
+async def test_dials_are_bounded(epmd: Epmd, caplog: pytest.LogCaptureFixture) -> None:
+    """Messages to thousands of made-up nodes make so many attempts, and the node goes on."""
+    async with Node(A, "cookie", limits=Limits(dials=10)) as a, Node(B, "cookie"):
+        recorder = Recorder()
+        a.spawn(recorder)
+        for number in range(3000):
+            a.send(Pid(Atom(f"made-up{number}@{HOST}"), 1, 0, 1), b"hello")
+        reference = recorder.monitor(("name", f"late@{HOST}"))
+        assert len(a.network._dials) == 10
+        assert await recorder.next_down(reference) == "noconnection"
+        assert len(a.info().dialling) <= 10
+        async with asyncio.timeout(LIMIT):
+            while a.info().dialling:
+                await asyncio.sleep(0.01)
+        assert await soon(a.ping(B))
+
+
+async def test_what_waits_for_a_dial_is_bounded(epmd: Epmd) -> None:
+    """While a connection is made so much is kept for it; then `Busy`, and nothing grows."""
+    async with (
+        impostor(says_nothing),
+        Node(A, "cookie", limits=Limits(unsent_size=MIB, handshake_time=0.3 * UNIT)) as a,
+    ):
+        await fill(a, B)
+        with pytest.raises(NoConnection):
+            await soon(a.send_wait(("name", B), b"hello"))
+
+
+async def says_nothing(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+    """Wait."""
+
+
+# What a peer sends
+
+
+@pytest.mark.parametrize(
+    ("limits", "message", "reason"),
+    [
+        (Limits(message_size=1000), bytes(1000), "bytes exceeds 1000"),
+        (Limits(term_depth=10), [[[[[[[[[[[[1]]]]]]]]]]]], "nested deeper than the 10 levels"),
+    ],
+)
+async def test_too_much_from_a_peer(epmd: Epmd, limits: Limits, message: Term, reason: str) -> None:
+    """It closes that connection, with the reason, and no other."""
+    async with Node(A, "cookie", limits=limits) as a, Node(f"c@{HOST}", "cookie") as other:
+        events = a.connection_events()
+        await soon(other.connect(A))
+        async with silent_peer() as (reader, writer):
+            await until_up(a, B)
+            theirs = Pid(Atom(B), 1, 0, 7)
+            writer.write(encode_message(OFFERED, *c.reg_send(theirs, Atom("name"), message)))
+            await gone(reader)
+        kinds = [await soon(anext(events)) for _ in range(3)]
+        assert [(e.kind, e.peer) for e in kinds[1:]] == [("up", B), ("down", B)]
+        assert reason in str(kinds[2].reason)
+        assert await soon(other.ping(A))
+
+
+# What a peer does not take
+
+
+async def test_peer_that_takes_nothing(epmd: Epmd) -> None:
+    """Casts raise `Busy`, callers wait, memory is bounded; once the peer reads, all go on."""
+    limits = Limits(unsent_size=MIB)
+    async with Node(A, "cookie", limits=limits) as a, silent_peer() as (reader, _):
+        await until_up(a, B)
+        await fill(a, B)
+        assert a.info().connections[0].unsent < MIB + 100_000
+        with pytest.raises(CallTimeout):
+            await a.call(("name", B), b"hello", timeout=0.05 * UNIT)
+        waiting = [
+            asyncio.create_task(a.send_wait(("name", B), b"hello")),
+            asyncio.create_task(a.drain(B)),
+        ]
+        await asyncio.sleep(0.02 * UNIT)
+        assert not any(task.done() for task in waiting)
+        reading = asyncio.create_task(read_all(reader))
+        await soon(asyncio.gather(*waiting))
+        a.cast(("name", B), b"hello")
+        reading.cancel()
+
+
+async def test_peer_goes_down_while_senders_wait(epmd: Epmd) -> None:
+    """Those who wait for room are told that there is no connection."""
+    async with Node(A, "cookie", limits=Limits(unsent_size=MIB)) as a, silent_peer():
+        await until_up(a, B)
+        await fill(a, B)
+        waiting = [
+            asyncio.create_task(a.call(("name", B), 1, timeout=None)),
+            asyncio.create_task(a.rpc(B, "m", "f", [], timeout=None)),
+            asyncio.create_task(a.send_wait(("name", B), 1)),
+            asyncio.create_task(a.drain(B)),
+        ]
+        await asyncio.sleep(0)
+        a.disconnect(B)
+        for task in waiting:
+            with pytest.raises(NoConnection):
+                await soon(task)
+
+
+async def test_replies_to_a_peer_that_takes_nothing(epmd: Epmd) -> None:
+    """What can't wait nor raise is taken up to the limit once more, then that peer is down; the
+    process that replied lives on."""
+    async with Node(A, "cookie", limits=Limits(unsent_size=MIB)) as a, silent_peer() as (reader, _):
+        await until_up(a, B)
+        heard = watcher(a)
+        alive: list[Process] = []
+
+        async def replies(process: Process) -> None:
+            for _ in range(50):
+                a.reply((Pid(Atom(B), 1, 0, 7), Atom("tag")), bytes(50_000))
+                a.cast(("name", B), bytes(50_000), forced=True)
+            alive.append(process)
+
+        await fill(a, B)
+        a.spawn(replies)
+        assert await heard.next() == atoms("nodedown", B)
+        assert len(alive) == 1
+        await gone(reader)
+
+
+async def test_peer_that_ticks_but_reads_nothing(epmd: Epmd) -> None:
+    """One that stays over the limit for net_ticktime is down, though it is heard of."""
+    ticktime = 0.3 * UNIT
+    limits = Limits(unsent_size=MIB)
+    async with (
+        Node(A, "cookie", limits=limits, net_ticktime=ticktime) as a,
+        silent_peer() as (_, writer),
+    ):
+        await until_up(a, B)
+        events = a.connection_events()
+        await fill(a, B)
+        ticking = asyncio.create_task(tick(writer, ticktime / 8))
+        event = await soon(anext(events))
+        assert (event.kind, event.peer) == ("down", B)
+        assert "took nothing of what was sent to it for net_ticktime" in str(event.reason)
+        ticking.cancel()
+
+
+async def tick(writer: asyncio.StreamWriter, interval: float) -> None:
+    """Send ticks."""
+    while True:
+        writer.write(bytes(4))
+        await asyncio.sleep(interval)
+
+
+async def fill(node: Node, peer: str) -> None:
+    """Send what a peer does not read, until there is no more room, nor is after a while."""
+    sent = 0
+    while sent < 1_000:
+        before = sent
+        with suppress(Busy):
+            while sent < 1_000:
+                node.cast(("name", peer), bytes(50_000))
+                sent += 1
+        if sent == before:
+            return
+        await asyncio.sleep(0.05 * UNIT)
+    pytest.fail("there is no limit")
+
+
+async def read_all(reader: asyncio.StreamReader) -> None:
+    """Read for ever."""
+    while await reader.read(1 << 16):
+        pass
+
+
+async def test_peer_goes_down_while_a_large_call_waits(epmd: Epmd) -> None:
+    """A call that could be announced but not sent ends with `NoConnection`, and nothing else is
+    said of it; small messages found room meanwhile."""
+    async with Node(A, "cookie", limits=Limits(unsent_size=MIB)) as a, silent_peer():
+        await until_up(a, B)
+        recorder = Recorder()
+        a.spawn(recorder)
+        a.send(("name", B), bytes(20 * MIB))
+        call = asyncio.create_task(a.call(("name", B), bytes(MIB), timeout=None))
+        waiting = asyncio.create_task(a.send_wait(("name", B), bytes(MIB)))
+        a.network.send(B, *c.link(recorder.pid, Pid(Atom(B), 1, 0, 7)))
+        await asyncio.sleep(0.02 * UNIT)
+        assert not call.done()
+        assert not waiting.done()
+        with pytest.raises(Busy):
+            a.send(("name", B), bytes(MIB))
+        a.disconnect(B)
+        for task in (call, waiting):
+            with pytest.raises(NoConnection):
+                await soon(task)
+
+
+# What can be seen
+
+
+async def test_info(start_node: StartNode) -> None:
+    """A node tells its name, and of each connection the peer, the flags and the traffic."""
+    a, b = await start_node(A), await start_node(B)
+    assert a.info().connections == []
+    assert (a.info().name, a.info().creation, a.info().hidden) == (A, a.network.creation, True)
+    assert await soon(a.ping(B))
+    async with asyncio.timeout(LIMIT):
+        while b.info().connections[0].messages_in < 3:  # monitor, call and demonitor
+            await asyncio.sleep(0.001)
+    [one], [other] = a.info().connections, b.info().connections
+    assert (one.peer, other.peer) == (B, A)
+    assert one.flags & Flag.FRAGMENTS
+    assert one.hidden
+    assert (one.messages_out, other.messages_in) == (3, 3)
+    assert one.bytes_out == other.bytes_in - handshake()
+    assert one.unsent == 0
+    assert one.since <= one.last_heard
+    assert await soon(a.ping(B))
+    assert a.info().connections[0].messages_out > one.messages_out
+    assert a.info().connections[0].last_heard > one.last_heard
+
+
+def handshake() -> int:
+    """Bytes that the side that dials sends in the handshake of a and b."""
+    name = len(Identity(A, OFFERED, 1).name)
+    return 2 + 15 + name + 2 + 21
+
+
+def test_info_of_a_node_that_has_not_started() -> None:
+    """It has no creation."""
+    assert Node(A, "cookie").info().creation is None
+
+
+async def test_events(start_node: StartNode) -> None:
+    """Up, down and refused, on both sides, with the reason; then the end."""
+    b = await start_node(B)
+    async with Node(A, "cookie") as a:
+        one, other = a.connection_events(), b.connection_events()
+        await soon(a.connect(B))
+        a.disconnect(B)
+        with pytest.raises(NoConnection):
+            await soon(a.connect(f"nobody@{HOST}"))
+        async with Node(f"c@{HOST}", "SECRET") as stranger:
+            with pytest.raises(NoConnection):
+                await soon(stranger.connect(B))
+        assert [told(await soon(anext(one))) for _ in range(3)] == [
+            ("up", B, "None"),
+            ("down", B, f"disconnected from {B}"),
+            ("refused", f"nobody@{HOST}", f"EPMD on {HOST} knows no node 'nobody'"),
+        ]
+        seen = [told(await soon(anext(other))) for _ in range(3)]
+        assert [(kind, peer) for kind, peer, _ in seen] == [
+            ("up", A),
+            ("down", A),
+            ("refused", f"c@{HOST}"),
+        ]
+        assert "cookie" in seen[2][2]
+    async with asyncio.timeout(LIMIT):
+        assert [event.kind async for event in one] == []
+
+
+def told(event: ConnectionEvent) -> tuple[str, str | None, str]:
+    """What an event says, but when."""
+    return event.kind, event.peer, str(event.reason)
+
+
+async def test_refused_for_flags(start_node: StartNode) -> None:
+    """The event and the error of who dials name the flags that are missing."""
+    a = await start_node(A)
+    events = a.connection_events()
+    poor = Identity(B, OFFERED & ~Flag.MANDATORY_25_DIGEST & ~Flag.MAP_TAG & ~Flag.UTF8_ATOMS, 1)
+    reader, writer = await open_to("a")
+    await soon(talk(Handshake.initiator(poor, A, "cookie", 1), reader, writer))
+    writer.close()
+    event = await soon(anext(events))
+    assert told(event) == ("refused", B, f"node {B!r} lacks the flags UTF8_ATOMS, MAP_TAG")
+
+    async def is_poor(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        with suppress(ConnectionError):
+            await talk(Handshake.acceptor(poor, "cookie", 1), reader, writer)
+
+    async with impostor(is_poor):
+        with pytest.raises(NoConnection, match="lacks the flags UTF8_ATOMS, MAP_TAG"):
+            await soon(a.connect(B))
+        assert "UTF8_ATOMS, MAP_TAG" in str((await soon(anext(events))).reason)
+
+
+async def test_dials_that_cross_are_no_refusal(start_node: StartNode) -> None:
+    """Of two nodes that dial each other at once one gives way; nobody is told of that."""
+    a, b = await start_node(A), await start_node(B)
+    for _ in range(20):
+        events = a.connection_events(), b.connection_events()
+        await soon(asyncio.gather(a.connect(B), b.connect(A)))
+        assert await soon(a.ping(B))
+        a.disconnect(B)
+        for reader in events:
+            assert [(await soon(anext(reader))).kind for _ in range(2)] == ["up", "down"]
+
+
+async def test_events_that_nobody_reads() -> None:
+    """So many are kept, then the reader is told that some are lost."""
+    events = ConnectionEvents()
+    event = ConnectionEvent("up", B, None, datetime.now(UTC))
+    for _ in range(MAX_UNREAD + 5):
+        events.put(event)
+    events.put(None)
+    got = [await soon(anext(events)) for _ in range(MAX_UNREAD)]
+    assert len(got) == MAX_UNREAD
+    for _ in range(2):
+        with pytest.raises(UpdatesLost):
+            await soon(anext(events))
+
+
+async def test_log_has_fields_and_no_secrets(
+    start_node: StartNode, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Records carry peer and reason; neither the cookie nor a payload is in any."""
+    caplog.set_level(logging.DEBUG)
+    a, b = await start_node(A, "TOPSECRET"), await start_node(B, "TOPSECRET")
+    recorder = Recorder()
+    b.spawn(recorder, name="recorder")
+    a.send(("recorder", B), b"PAYLOAD")
+    await recorder.next()
+    async with Node(f"c@{HOST}", "OTHERSECRET") as stranger:
+        with pytest.raises(NoConnection):
+            await soon(stranger.connect(B))
+    a.disconnect(B)
+    records = [r for r in caplog.records if r.name.startswith("pybeethoven.net")]
+    assert {(vars(r)["peer"], bool(vars(r)["reason"])) for r in records} >= {
+        (B, False),
+        (B, True),
+        (f"c@{HOST}", True),
+    }
+    for record in caplog.records:
+        assert "SECRET" not in str(vars(record))
+        assert "PAYLOAD" not in str(vars(record))
