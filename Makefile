@@ -5,7 +5,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 PACKAGES := erlang-base erlang-mnesia elixir
 PYTEST_ARGS ?=
-FUZZ_TARGETS ?= decoder framing handshake
+FUZZ_TARGETS ?= decoder framing handshake epmd
 # For each target; 0 is for ever.
 FUZZ_SECONDS ?= 60
 SUITES ?= bookworm trixie sid

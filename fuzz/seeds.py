@@ -17,7 +17,19 @@ from typing import Final
 
 from erlang_interop.peers import Peers
 from fuzz import corpus, targets
-from fuzz.targets import CHALLENGE, COOKIE, FLAGS, INITIATOR, KEEPS_OLDER, LENGTHS_GIVEN, OWN, PEER
+from fuzz.targets import (
+    CHALLENGE,
+    COOKIE,
+    FLAGS,
+    INITIATOR,
+    KEEPS_OLDER,
+    LENGTHS_GIVEN,
+    NAMELESS,
+    OWN,
+    PEER,
+    UNNAMED,
+)
+from pybeethoven.dist import epmd as protocol
 from pybeethoven.dist.framing import TICK
 from pybeethoven.dist.handshake import (
     Completed,
@@ -114,6 +126,14 @@ def write_terms() -> None:
             write("decoder", "".join(c if c.isalnum() else "_" for c in name), data)
 
 
+def write_requests() -> None:
+    """What a node asks EPMD, and the one thing that it need not."""
+    write("epmd", "alive2", protocol.alive2_request("seed", 4370, hidden=True))
+    write("epmd", "port_please2", protocol.port_please2_request("seed"))
+    write("epmd", "names", b"\0\1n")
+    write("epmd", "kill", b"\0\1k")
+
+
 async def accept(how: int, status: Status, talk: str, beam: BeamNode) -> Recorder:
     """Let the BEAM dial us."""
     made: list[Recorder] = []
@@ -138,12 +158,12 @@ async def accept(how: int, status: Status, talk: str, beam: BeamNode) -> Recorde
         await registration.close()
 
 
-async def dial(*, proceed: bool = True) -> Recorder:
+async def dial(own: Identity = OWN, *, proceed: bool = True) -> Recorder:
     """Dial the BEAM; the connection is left open."""
     alive_name, _, host = PEER.partition("@")
     port = await epmd.look_up(alive_name, host)
     assert port is not None
-    handshake = Handshake.initiator(OWN, PEER, COOKIE, CHALLENGE)
+    handshake = Handshake.initiator(own, PEER, COOKIE, CHALLENGE)
     recorder = Recorder(handshake, Status.OK, proceed=proceed)
     await asyncio.get_running_loop().create_connection(lambda: recorder, host, port)
     await recorder.until_quiet()
@@ -204,6 +224,7 @@ def write_rare_handshakes(received: bytes) -> None:
 async def main() -> None:
     """Record everything."""
     write_terms()
+    write_requests()
     async with Peers(cookie=COOKIE) as peers:
         os.environ.update(peers.env)
         beam = await peers.start_bare(PEER)
@@ -223,7 +244,9 @@ async def main() -> None:
         write("handshake", "initiator_gives_up", bytes([INITIATOR | KEEPS_OLDER]) + second.received)
         third = await dial()
         write("handshake", "initiator_alive", bytes([INITIATOR]) + third.received)
-        for recorder in (first, second, third):
+        named = await dial(UNNAMED)
+        write("handshake", "initiator_named", bytes([INITIATOR | NAMELESS]) + named.received)
+        for recorder in (first, second, third, named):
             recorder.transport.close()
 
 

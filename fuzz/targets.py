@@ -11,6 +11,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator
 from typing import Final, TypeAlias
 
+from pybeethoven.dist import epmd_server
 from pybeethoven.dist.flags import OFFERED, Flag
 from pybeethoven.dist.framing import NOTHING, MessageReader
 from pybeethoven.dist.handshake import (
@@ -49,6 +50,9 @@ STATUSES: Final = tuple(Status)
 """An acceptor's answer, by the next three bits modulo their number."""
 KEEPS_OLDER: Final = 16
 """A bit of the first byte of `handshake`: as an initiator, not to proceed when alive."""
+NAMELESS: Final = 32
+"""A bit of the first byte of `handshake`: as an initiator, to ask for a name."""
+UNNAMED: Final = Identity("127.0.0.1", OFFERED | Flag.NAME_ME, 0)
 
 Ending: TypeAlias = tuple[State, bytes, list[Event]]
 """Where a handshake ended, what it left to framing, and what it told."""
@@ -93,10 +97,23 @@ def handshake(data: bytes) -> None:
         )
 
 
+def epmd(data: bytes) -> None:
+    """The requests of one connection to the EPMD of ours."""
+    for size in (1, 1 + len(data)):
+        registry = epmd_server.Registry(4369, lambda: CHALLENGE)
+        session = epmd_server.Session(registry, local=True)
+        for part in pieces(data, size):
+            session.receive_data(part)
+            assert len(session._received) < 2 + epmd_server.MAX_REQUEST_SIZE, "a session grows"
+        session.close()
+        assert not registry.entries(), "a name stays when its connection is closed"
+
+
 TARGETS: Final[dict[str, Callable[[bytes], None]]] = {
     "decoder": decoder,
     "framing": framing,
     "handshake": handshake,
+    "epmd": epmd,
 }
 
 
@@ -177,7 +194,8 @@ def _external(control: tuple[Term, ...], message: Term) -> bytes:
 
 def _new_handshake(how: int) -> Handshake:
     if how & INITIATOR:
-        return Handshake.initiator(OWN, PEER, COOKIE, CHALLENGE)
+        own = UNNAMED if how & NAMELESS else OWN
+        return Handshake.initiator(own, PEER, COOKIE, CHALLENGE)
     return Handshake.acceptor(OWN, COOKIE, CHALLENGE)
 
 

@@ -18,6 +18,7 @@ from pybeethoven.dist.handshake import Handshake, Identity, Status
 from pybeethoven.errors import BeethovenError, DecodeError, ProtocolError, RemoteError
 from pybeethoven.etf import decode
 from pybeethoven.net.connection import Connection
+from pybeethoven.net.limits import Limits
 from tests.dist.samples import PASS_THROUGH, WITH_HEADER, signals
 from tests.dist.test_framing import fragments
 from tests.fuzz.strategies import at_most, changed, cut
@@ -99,6 +100,10 @@ class Sink(asyncio.Transport):
     def write(self, data: Any) -> None:
         """Drop it."""
 
+    def get_write_buffer_size(self) -> int:
+        """Nothing waits."""
+        return 0
+
     def close(self) -> None:
         """Nothing is open."""
 
@@ -110,7 +115,7 @@ async def play(flags: Flag, parts: list[bytes]) -> Told:
     """Let a connection that was dialled receive `parts`."""
     told = Told()
     handshake = Handshake.acceptor(Identity(OWN.name, flags, 7), COOKIE, CHALLENGE)
-    connection = Connection(handshake, told, net_ticktime=60, handshake_timeout=7)
+    connection = Connection(handshake, told, net_ticktime=60, limits=Limits())
     connection.connection_made(Sink())
     for part in parts:
         connection.data_received(part)

@@ -13,7 +13,7 @@ from fuzz.mutation import mutations
 
 TREE = Path(corpus.__file__).parent.parent
 SEEDS = [(target, name) for target in targets.TARGETS for name in corpus.read(target)]
-RUNS = {"decoder": 10_000, "framing": 5_000, "handshake": 5_000}
+RUNS = {"decoder": 10_000, "framing": 5_000, "handshake": 5_000, "epmd": 5_000}
 
 each_target = pytest.mark.parametrize("target", targets.TARGETS)
 
@@ -55,7 +55,7 @@ def test_other_exception_is_a_finding(target: str, monkeypatch: pytest.MonkeyPat
     def fail(*_args: object, **_kwargs: object) -> None:
         raise KeyError
 
-    for name in ("decode", "MessageReader", "_new_handshake"):
+    for name in ("decode", "MessageReader", "_new_handshake", "pieces"):
         monkeypatch.setattr(targets, name, fail)
     with pytest.raises(KeyError):
         targets.TARGETS[target](b"\0\0")
