@@ -5,8 +5,12 @@ PYTHON ?= python3
 BIN := .venv/bin
 PACKAGES := erlang-base erlang-mnesia erlang-ssl elixir
 PYTEST_ARGS ?=
+FUZZ_TARGETS ?= decoder framing handshake epmd
+# For each target; 0 is for ever.
+FUZZ_SECONDS ?= 60
+SUITES ?= bookworm trixie sid
 
-.PHONY: demo test lint beam clean
+.PHONY: demo test lint fuzz bench interop-matrix beam clean
 
 demo: .venv/installed beam
 	$(BIN)/python -m erlang_interop.demo
@@ -18,6 +22,20 @@ lint: .venv/installed
 	$(BIN)/ruff check
 	$(BIN)/ruff format --check
 	$(BIN)/mypy
+
+# What it finds is in .cache/fuzz, and is found again first by the next run.
+fuzz: .venv/installed
+	@for target in $(FUZZ_TARGETS); do \
+		$(BIN)/python -m fuzz.run $$target .cache/fuzz/$$target \
+			-max_total_time=$(FUZZ_SECONDS) -print_final_stats=1 || exit 1; \
+	done
+
+bench: .venv/bench beam
+	@$(BIN)/python -m benchmarks
+
+# Needs root, debootstrap and 500 MB for each release, in .cache/roots.
+interop-matrix: .venv/installed
+	@$(BIN)/python -m erlang_interop.matrix $(SUITES)
 
 beam:
 	@if which erl epmd elixir >/dev/null; then exit 0; fi; \
@@ -36,5 +54,9 @@ beam:
 	$(BIN)/pip install --quiet --disable-pip-version-check --editable '.[dev]'
 	@touch $@
 
+.venv/bench: .venv/installed
+	$(BIN)/pip install --quiet --disable-pip-version-check --editable '.[bench]'
+	@touch $@
+
 clean:
-	rm -rf .venv .mypy_cache .pytest_cache .ruff_cache .hypothesis
+	rm -rf .venv .cache .mypy_cache .pytest_cache .ruff_cache .hypothesis

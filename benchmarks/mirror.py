@@ -1,16 +1,18 @@
 """How the cost of a mirrored table grows with its rows: `python -m benchmarks.mirror`.
 
-Each figure is microseconds for a row; behind it stands how many times longer than a BEAM's own
-process it took for the same, in the same run. Rows have a number, a binary and a float.
+Each figure is microseconds for a row, beside what a BEAM's own process took for the same in the
+same run; a new source is a thing of ours alone. Rows have a number, a binary and a float.
 """
 
 from __future__ import annotations
 
 import asyncio
+import os
 import time
 from collections.abc import Awaitable, Callable
 from typing import Any
 
+from benchmarks.table import Row, print_table
 from erlang_interop.peers import Peers
 from pybeethoven import Atom, Node
 from pybeethoven.mnesia import Mirror, Table
@@ -117,10 +119,8 @@ async def timed(work: Callable[[], Awaitable[Any]]) -> float:
     return time.perf_counter() - start
 
 
-async def main() -> None:
-    """Measure each size and print a line for each kind of work."""
-    import os
-
+async def measure() -> list[Row]:
+    """A row for each kind of work and size."""
     async with Peers() as peers:
         os.environ.update(peers.env)
         a, b = await peers.start_bare(A), await peers.start_bare(B)
@@ -129,17 +129,13 @@ async def main() -> None:
         async with Node(PY, peers.cookie) as node:
             bench = Bench(peers, a, b, node)
             figures = {size: await bench.measure(size) for size in SIZES}
-    print("microseconds a row (times as long as a BEAM)")
-    print(f"{'rows':>12}" + "".join(f"{size:>20,}" for size in SIZES))
-    for work in figures[SIZES[0]]:
-        cells = [_cell(*figures[size][work], size) for size in SIZES]
-        print(f"{work:>12}" + "".join(f"{cell:>20}" for cell in cells))
-
-
-def _cell(ours: float, beam: float, size: int) -> str:
-    ratio = f" ({ours / beam:.1f}x)" if beam else ""
-    return f"{ours / size * 1e6:.1f}{ratio}"
+    return [
+        Row(f"mirror, {work}, {size:,} rows", "us/row", ours / size * 1e6, beam / size * 1e6)
+        for work in figures[SIZES[0]]
+        for size in SIZES
+        for ours, beam in [figures[size][work]]
+    ]
 
 
 if __name__ == "__main__":
-    asyncio.run(main())
+    print_table(asyncio.run(measure()))

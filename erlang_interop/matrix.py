@@ -1,0 +1,212 @@
+"""Runs tests/interop on the Erlang of several Debian releases: `make interop-matrix`, as root.
+
+    python -m erlang_interop.matrix [--roots DIR] [SUITE ...] [-- PYTEST_ARGUMENT ...]
+
+Each release gets a root directory, made once by debootstrap, with its Erlang and Elixir; the tests
+run on this machine's Python, and start their BEAMs in the root through wrappers around chroot. All
+mounts are made in a namespace of this process's own, so that they end with it.
+
+What passed where is printed as a table; the exit status is 0 when nothing failed.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import shlex
+import shutil
+import subprocess
+import sys
+import tempfile
+import xml.etree.ElementTree as ET
+from collections import Counter, defaultdict
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final, TypeAlias
+
+SUITES: Final = ("bookworm", "trixie", "sid")
+PACKAGES: Final = ("erlang-base", "erlang-mnesia", "elixir")
+TREE: Final = Path(__file__).resolve().parent.parent
+_INSIDE: Final = "MATRIX_NAMESPACE"
+_DONE: Final = "matrix-root-is-complete"
+_OUTCOMES: Final = {"failure": "failed", "error": "failed", "skipped": "skipped"}
+_RELEASE: Final = "io:put_chars(erlang:system_info(otp_release)), halt()."
+
+Counts: TypeAlias = dict[str, Counter[str]]
+"""How many tests of each module passed, failed and were skipped."""
+
+
+class MatrixError(Exception):
+    """A root could not be made or used; the message says why."""
+
+
+@dataclass(frozen=True)
+class Column:
+    """What one release gave."""
+
+    suite: str
+    release: str
+    counts: Counts
+
+    @property
+    def failed(self) -> bool:
+        return not self.counts or any(counts["failed"] for counts in self.counts.values())
+
+
+def main(arguments: list[str]) -> int:
+    """Run the matrix and print its table."""
+    options = _parse(arguments)
+    try:
+        _check_machine()
+    except MatrixError as error:
+        print(f"interop-matrix: {error}", file=sys.stderr)
+        return 2
+    if not os.environ.get(_INSIDE):
+        _enter_namespace(arguments)
+    columns = [_run_suite(suite, options) for suite in options.suites]
+    print(_table(columns))
+    return int(any(column.failed for column in columns))
+
+
+def _parse(arguments: list[str]) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(prog="erlang_interop.matrix")
+    parser.add_argument("--roots", type=Path, default=TREE / ".cache" / "roots")
+    parser.add_argument("suites", nargs="*", default=list(SUITES))
+    split = arguments.index("--") if "--" in arguments else len(arguments)
+    options = parser.parse_args(arguments[:split])
+    options.pytest = arguments[split + 1 :] or ["tests/interop"]
+    return options
+
+
+def _check_machine() -> None:
+    if os.geteuid() != 0:
+        raise MatrixError("chroot and debootstrap need root; run it as root")
+    for command in ("debootstrap", "unshare", "apt-get"):
+        if shutil.which(command) is None:
+            raise MatrixError(f"there is no {command} (apt-get install debootstrap util-linux)")
+
+
+def _enter_namespace(arguments: list[str]) -> None:
+    command = [sys.executable, "-m", "erlang_interop.matrix", *arguments]
+    os.environ[_INSIDE] = "1"
+    os.execvp("unshare", ["unshare", "--mount", "--propagation", "private", *command])
+
+
+def _run_suite(suite: str, options: argparse.Namespace) -> Column:
+    try:
+        root = _make_root(suite, options.roots.resolve())
+        _mount(root)
+        with tempfile.TemporaryDirectory(prefix=f"{suite}-") as directory:
+            return _test(suite, root, Path(directory), options.pytest)
+    except (MatrixError, OSError, subprocess.CalledProcessError) as error:
+        print(f"interop-matrix: {suite}: {error}", file=sys.stderr)
+        return Column(suite, "?", {})
+
+
+def _make_root(suite: str, roots: Path) -> Path:
+    """The root of a release; what an interrupted run left of it is made anew."""
+    root = roots / suite
+    if (root / _DONE).exists():
+        return root
+    if root.exists():
+        shutil.rmtree(root)
+    roots.mkdir(parents=True, exist_ok=True)
+    log = roots / f"{suite}.log"
+    print(f"Making {suite} in {root}; the log is {log}", flush=True)
+    include = ",".join(PACKAGES)
+    options = ["--variant=minbase", f"--include={include}"]
+    command = ["debootstrap", *options, suite, str(root), _mirror()]
+    with log.open("w") as output:
+        subprocess.run(command, check=True, stdout=output, stderr=subprocess.STDOUT)
+    (root / _DONE).touch()
+    return root
+
+
+def _mirror() -> str:
+    """The Debian mirror that this machine's own packages come from."""
+    rows = _output("apt-get", "indextargets", "--format", "$(SITE) $(RELEASE)").splitlines()
+    own = _output("sh", "-c", ". /etc/os-release && echo $VERSION_CODENAME")
+    for site, _, release in (row.partition(" ") for row in rows):
+        if release == own:
+            return site
+    raise MatrixError(f"apt has no source for {own}, so no mirror is known")
+
+
+def _mount(root: Path) -> None:
+    """Show the tree, and where temporary files are, at the same place inside the root."""
+    _bind(Path("/proc"), root)
+    _bind(Path("/dev"), root)
+    temporary = Path(tempfile.gettempdir()).resolve()
+    _bind(temporary, root)
+    if not TREE.is_relative_to(temporary):
+        _bind(TREE, root)
+
+
+def _bind(source: Path, root: Path) -> None:
+    target = root / source.relative_to("/")
+    target.mkdir(parents=True, exist_ok=True)
+    subprocess.run(["mount", "--rbind", source, target], check=True)
+
+
+def _test(suite: str, root: Path, directory: Path, arguments: list[str]) -> Column:
+    erl, _ = (_wrapper(directory, root, command) for command in ("erl", "epmd"))
+    release = _output(erl, "-noinput", "-boot", "no_dot_erlang", "-eval", _RELEASE)
+    elixir = Path(_output("chroot", root, "readlink", "-f", "/usr/bin/elixir")).parent.parent
+    results = directory / "results.xml"
+    print(f"Running {' '.join(arguments)} on OTP {release} ({suite})", flush=True)
+    subprocess.run(
+        [
+            *(sys.executable, "-m", "pytest", "-q", f"--junitxml={results}", f"--erl={erl}"),
+            *(f"--elixir-lib={elixir / 'lib'}", *arguments),
+        ],
+        cwd=TREE,
+        env={**os.environ, "PATH": f"{directory}:{os.environ['PATH']}"},
+        check=False,
+    )
+    return Column(suite, release, _read_results(results))
+
+
+def _wrapper(directory: Path, root: Path, command: str) -> Path:
+    """A command that runs in the root, in place of the shell: a signal to it reaches the BEAM."""
+    path = directory / command
+    inside = "/usr/bin/env HOME=/root PATH=/usr/sbin:/usr/bin:/sbin:/bin"
+    path.write_text(f'#!/bin/sh\nexec chroot {shlex.quote(str(root))} {inside} {command} "$@"\n')
+    path.chmod(0o755)
+    return path
+
+
+def _read_results(results: Path) -> Counts:
+    counts: Counts = defaultdict(Counter)
+    if results.exists():
+        for case in ET.parse(results).iter("testcase"):
+            outcome = next((_OUTCOMES[e.tag] for e in case if e.tag in _OUTCOMES), "passed")
+            counts[case.get("classname", "").rpartition(".")[2] or "?"][outcome] += 1
+    return counts
+
+
+def _table(columns: list[Column]) -> str:
+    modules = sorted({module for column in columns for module in column.counts})
+    rows = [["", *(f"OTP {column.release} ({column.suite})" for column in columns)]]
+    rows += [[m, *(_cell(column.counts.get(m)) for column in columns)] for m in modules]
+    total = [_cell(sum(column.counts.values(), Counter()) or None) for column in columns]
+    rows.append(["all", *total])
+    widths = [max(map(len, cells)) for cells in zip(*rows, strict=True)]
+    return "\n".join(
+        "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip()
+        for row in rows
+    )
+
+
+def _cell(counts: Counter[str] | None) -> str:
+    if counts is None:
+        return "not run"
+    words = [f"{counts[word]} {word}" for word in ("failed", "passed", "skipped") if counts[word]]
+    return ", ".join(words)
+
+
+def _output(*command: str | Path) -> str:
+    return subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True).stdout.strip()
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))
