@@ -282,9 +282,9 @@ async def test_many_large_answers(a: BeamNode, cluster: Peers) -> None:
             f":erpc.call({name}, Large, :large, [])",
         ):
             sizes = await a.eval(f"""
-              for(_ <- 1..40, do: Task.async(fn -> byte_size({call}) end)) |> Task.await_many()
+              for(_ <- 1..200, do: Task.async(fn -> byte_size({call}) end)) |> Task.await_many()
             """)
-            assert sizes == 40 * [MIB // 4]
+            assert sizes == 200 * [MIB // 4]
 
 
 async def test_rpc_to_a_busy_peer(a: BeamNode, cluster: Peers) -> None:
