@@ -4,6 +4,8 @@
 PYTHON ?= python3
 BIN := .venv/bin
 PACKAGES := erlang-base erlang-mnesia erlang-ssl elixir
+HAS_APPLICATIONS := erl -noshell -eval \
+	'halt(length([A || A <- [mnesia, ssl], is_tuple(code:lib_dir(A))]))'
 PYTEST_ARGS ?=
 FUZZ_TARGETS ?= decoder framing handshake epmd
 # For each target; 0 is for ever.
@@ -38,7 +40,7 @@ interop-matrix: .venv/installed
 	@$(BIN)/python -m erlang_interop.matrix $(SUITES)
 
 beam:
-	@if which erl epmd elixir >/dev/null; then exit 0; fi; \
+	@if which erl epmd elixir >/dev/null && $(HAS_APPLICATIONS); then exit 0; fi; \
 	if [ "$$(id -u)" != 0 ]; then \
 		echo "Erlang and Elixir are needed. As root: apt-get install $(PACKAGES)" >&2; exit 1; \
 	fi; \
