@@ -57,10 +57,10 @@ class FullTransport(asyncio.Transport):
 class Rig:
     """A writer on such a transport."""
 
-    def __init__(self) -> None:
+    def __init__(self, limit: int = LIMIT) -> None:
         self.transport = FullTransport()
         self.overruns: list[BeethovenError] = []
-        self.writer = Writer(self.transport, "a@127.0.0.1", OFFERED, LIMIT, self.overruns.append)
+        self.writer = Writer(self.transport, "a@127.0.0.1", OFFERED, limit, self.overruns.append)
         self.transport.writer = self.writer
 
     def send(self, message: Term, sender: Pid = OURS, *, refusable: bool = True) -> None:
@@ -185,6 +185,22 @@ async def test_excess_is_forgiven_once_there_is_room() -> None:
         for _ in range(5):
             rig.send(bytes(10_000), refusable=False)
         rig.transport.let_go()
+    assert rig.overruns == []
+
+
+async def test_excess_shrinks_as_the_peer_reads() -> None:
+    """A peer that reads as fast as it is answered is not cut off, though it never gets below the
+    limit: what waits counts, not all that ever did."""
+    rig = Rig(10 * LIMIT)
+    rig.fill()
+    for _ in range(40):
+        rig.send(bytes(10_000), refusable=False)
+    for _ in range(40):
+        for _ in range(6):
+            rig.send(bytes(10_000), refusable=False)
+        assert rig.writer.busy
+        rig.transport.held = 0
+        rig.writer.resume()
     assert rig.overruns == []
 
 
