@@ -25,6 +25,7 @@ from pybeethoven.dist.handshake import (
 )
 from pybeethoven.errors import BeethovenError, HandshakeError, NoConnection, RemoteError
 from pybeethoven.etf import Term
+from pybeethoven.net.buffered import BufferedProtocol
 from pybeethoven.net.limits import Limits
 from pybeethoven.net.writer import Writer
 
@@ -55,7 +56,7 @@ class ConnectionOwner(Protocol):
         """The connection ended, up or not. Comes exactly once for each connection."""
 
 
-class Connection(asyncio.Protocol):
+class Connection(BufferedProtocol):
     """The asyncio driver of one connection.
 
     `net_ticktime` (seconds): silence for longer than this ends it; a tick is sent in each quarter
@@ -133,7 +134,7 @@ class Connection(asyncio.Protocol):
         self._write_handshake()
 
     def data_received(self, data: bytes) -> None:
-        """Take bytes in, give events out (called by asyncio)."""
+        """Take bytes in, give events out."""
         if self._ended:
             return
         self._heard = True
@@ -248,6 +249,7 @@ class Connection(asyncio.Protocol):
             self._owner.message_received(self, control, message)
             if self._ended:
                 return
+        self.writer.write_soon()
 
     def _handshake_overdue(self) -> None:
         seconds = self._limits.handshake_time

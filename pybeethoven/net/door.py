@@ -50,7 +50,7 @@ class Door:
         )
         self._server: asyncio.Server | None = None
 
-    async def open(self, accept: Callable[[], asyncio.Protocol]) -> int:
+    async def open(self, accept: Callable[[], asyncio.BaseProtocol]) -> int:
         """Listen, and register; give the node's creation. Nobody gets in before `serve`.
 
         `accept`: makes the protocol of a connection. Raises `EpmdError` (`NameTaken`,

@@ -13,6 +13,7 @@ from contextlib import suppress
 from typing import Any, Final
 
 from pybeethoven.errors import HandshakeError, ProtocolError
+from pybeethoven.net.buffered import BufferedProtocol
 from pybeethoven.net.connection import Connection
 from pybeethoven.net.tls import TlsContexts, check_host, explain
 
@@ -27,7 +28,7 @@ _RECORDS: Final = b"\x15\x16"
 _NO_TLS: Final = "it does not speak TLS"
 
 
-class TlsLayer(asyncio.Protocol, asyncio.Transport):
+class TlsLayer(BufferedProtocol, asyncio.Transport):
     """The protocol of a socket, and the transport of the `connection` above it.
 
     `host`: the host that was dialled, which the peer's certificate must be for; None: we were
@@ -76,7 +77,7 @@ class TlsLayer(asyncio.Protocol, asyncio.Transport):
         self._advance()
 
     def data_received(self, data: bytes) -> None:
-        """Decrypt, and hand on (called by asyncio)."""
+        """Decrypt, and hand on."""
         if not self._heard and data[0] not in _RECORDS:
             self._fail(_NO_TLS)
             return
