@@ -12,6 +12,7 @@ from __future__ import annotations
 import math
 import struct
 from collections.abc import Callable, Iterable, Iterator
+from functools import lru_cache
 from itertools import chain
 from typing import Any, NoReturn, TypeAlias
 
@@ -39,6 +40,8 @@ _u8_u16 = struct.Struct(">BH").pack
 _u8_u32 = struct.Struct(">BI").pack
 _u8_i32 = struct.Struct(">Bi").pack
 _u8_f64 = struct.Struct(">Bd").pack
+_u32_u32_u32 = struct.Struct(">III").pack
+_words = [struct.Struct(f">{count}I").pack for count in range(7)]
 
 
 def encode(term: Term) -> bytes:
@@ -75,7 +78,7 @@ def _write(buffer: bytearray, term: Term) -> None:
     terms: Iterator[Term] = iter((term,))
     while True:
         for term in terms:
-            kind = type(term)
+            kind: Any = type(term)
             # The type that most terms are made of is encoded here, without a call.
             if kind is Atom and (data := _atoms.get(term)):
                 buffer += data
@@ -96,6 +99,7 @@ def _write(buffer: bytearray, term: Term) -> None:
             terms = stack.pop()
 
 
+@lru_cache(maxsize=256)
 def _writer_of_base(kind: type) -> _Writer:
     for base in kind.__mro__:
         if base in _WRITERS:
@@ -125,12 +129,16 @@ _atoms: dict[Atom, bytes] = {}
 
 
 def _atom(buffer: bytearray, term: Atom) -> None:
+    buffer += _new_atom(term)
+
+
+def _new_atom(term: str) -> bytes:
     data = _atom_bytes(term)
     if type(term) is Atom:
         if len(_atoms) >= _MAX_ATOMS:
             _atoms.clear()
         _atoms[term] = data
-    buffer += data
+    return data
 
 
 # SMALL_ATOM_UTF8_EXT: 119 Len:8 Utf8      ATOM_UTF8_EXT: 118 Len:16 Utf8
@@ -157,7 +165,7 @@ def _name(buffer: bytearray, name: Atom, what: str) -> None:
     """An atom as a field of another term."""
     if not isinstance(name, str):
         raise EncodeError(f"a {what} that is a {type(name).__name__}; it has to be an Atom")
-    buffer += _atoms.get(name) or _atom_bytes(name)
+    buffer += _atoms.get(name) or _new_atom(name)
 
 
 def _bool(buffer: bytearray, term: bool) -> None:
@@ -237,7 +245,7 @@ def _pid(buffer: bytearray, term: Pid) -> None:
     buffer.append(88)
     _name(buffer, term.node, "Pid's node")
     try:
-        buffer += struct.pack(">III", term.id, term.serial, term.creation)
+        buffer += _u32_u32_u32(term.id, term.serial, term.creation)
     except struct.error:
         _out_of_range("Pid", "id, serial and creation are integers from 0 to 2**32 - 1")
 
@@ -261,7 +269,7 @@ def _reference(buffer: bytearray, term: Reference) -> None:
     buffer += _u8_u16(90, len(term.ids))
     _name(buffer, term.node, "Reference's node")
     try:
-        buffer += struct.pack(f">{1 + len(term.ids)}I", term.creation, *term.ids)
+        buffer += _words[1 + len(term.ids)](term.creation, *term.ids)
     except struct.error:
         _out_of_range("Reference", "creation and all ids are integers from 0 to 2**32 - 1")
 
@@ -287,12 +295,13 @@ def _fun(buffer: bytearray, term: Fun) -> None:
 # --- containers ---
 
 _NIL: tuple[list[Term]] = ([],)  # the tail of a list
+_SMALL_TUPLES = [bytes((104, arity)) for arity in range(256)]
 
 
 # SMALL_TUPLE_EXT: 104 Arity:8 Elements      LARGE_TUPLE_EXT: 105 Arity:32 Elements
 def _tuple(buffer: bytearray, term: tuple[Term, ...]) -> Iterable[Term]:
     length = len(term)
-    buffer += bytes((104, length)) if length < 256 else _head(105, length)
+    buffer += _SMALL_TUPLES[length] if length < 256 else _head(105, length)
     return term
 
 

@@ -39,6 +39,7 @@ _u32_u32 = struct.Struct(">II").unpack_from
 _u64_u32 = struct.Struct(">QI").unpack_from
 _u32_u32_u8 = struct.Struct(">IIB").unpack_from
 _u32_u32_u32 = struct.Struct(">III").unpack_from
+_words = [struct.Struct(f">{count}I").unpack_from for count in range(6)]
 
 
 def check_length(data: bytes, start: int, length: int) -> None:
@@ -197,10 +198,30 @@ def _nil(data: bytes, pos: int) -> tuple[list[Term], int]:
 # --- identifiers ---
 
 
+# The same few come again and again: in each call, the caller and his reference in three messages.
+# They are kept like atoms, where the node is a short one, as all are that are not made up.
+MAX_CACHED_IDENTIFIERS = 4096
+cached_identifiers: dict[bytes, Pid | Reference] = {}
+
+
+def _keep(raw: bytes, identifier: Pid | Reference) -> None:
+    if len(cached_identifiers) >= MAX_CACHED_IDENTIFIERS:
+        cached_identifiers.clear()
+    cached_identifiers[raw] = identifier
+
+
 # NEW_PID_EXT: 88 Node ID:32 Serial:32 Creation:32
-def _pid(data: bytes, pos: int) -> tuple[Pid, int]:
-    node, pos = _name(data, pos + 1)
-    return Pid(node, *_u32_u32_u32(data, pos)), pos + 12
+def _pid(data: bytes, pos: int) -> tuple[Term, int]:
+    end = pos + 15 + data[pos + 2]
+    raw = data[pos:end]
+    try:
+        return cached_identifiers[raw], end
+    except KeyError:
+        node, at = _name(data, pos + 1)
+    pid = Pid(node, *_u32_u32_u32(data, at))
+    if at + 12 == end:
+        _keep(raw, pid)
+    return pid, at + 12
 
 
 # PID_EXT: 103 Node ID:32 Serial:32 Creation:8
@@ -228,10 +249,18 @@ def _v4_port(data: bytes, pos: int) -> tuple[Port, int]:
 
 
 # NEWER_REFERENCE_EXT: 90 Len:16 Node Creation:32 ID:32/Len
-def _newer_reference(data: bytes, pos: int) -> tuple[Reference, int]:
-    node, at = _name(data, pos + 3)
+def _newer_reference(data: bytes, pos: int) -> tuple[Term, int]:
+    expected_end = pos + 9 + data[pos + 4] + 4 * data[pos + 2]
+    raw = data[pos:expected_end]
+    try:
+        return cached_identifiers[raw], expected_end
+    except KeyError:
+        node, at = _name(data, pos + 3)
     ids, end = _reference_ids(data, pos + 1, at + 4)
-    return Reference(node, _u32(data, at)[0], ids), end
+    reference = Reference(node, _u32(data, at)[0], ids)
+    if end == expected_end:
+        _keep(raw, reference)
+    return reference, end
 
 
 # NEW_REFERENCE_EXT: 114 Len:16 Node Creation:8 ID:32/Len
@@ -252,7 +281,7 @@ def _reference_ids(data: bytes, length_at: int, pos: int) -> tuple[tuple[int, ..
     (length,) = _u16(data, length_at)
     if not 1 <= length <= 5:
         raise DecodeError(f"a reference of {length} words, where 1 to 5 can be")
-    return struct.unpack_from(f">{length}I", data, pos), pos + 4 * length
+    return _words[length](data, pos), pos + 4 * length
 
 
 # EXPORT_EXT: 113 Module Function Arity, the last a SMALL_INTEGER_EXT

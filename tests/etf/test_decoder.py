@@ -25,7 +25,12 @@ from pybeethoven.etf import (
     decode,
     decode_term,
 )
-from pybeethoven.etf.values import MAX_CACHED_ATOMS, cached_atoms
+from pybeethoven.etf.values import (
+    MAX_CACHED_ATOMS,
+    MAX_CACHED_IDENTIFIERS,
+    cached_atoms,
+    cached_identifiers,
+)
 
 NODE = b"w\x03a@b"
 AB = Atom("a@b")
@@ -405,6 +410,35 @@ def test_atom_cache_is_bounded() -> None:
         text = f"atom_{number}"
         assert decode_term(b"w" + bytes((len(text),)) + text.encode())[0] == Atom(text)
         assert len(cached_atoms) <= MAX_CACHED_ATOMS
+
+
+@pytest.mark.parametrize(("head", "size"), [(b"X", 12), (b"Z\0\3", 16)])
+def test_identifier_cache_is_bounded(head: bytes, size: int) -> None:
+    """The same pid or reference is one object; of ever new ones, not all are kept."""
+    first = decode(b"\x83" + head + b"w\3a@h" + bytes(size))
+    for number in range(2 * MAX_CACHED_IDENTIFIERS + 10):
+        data = b"\x83" + head + b"w\3a@h" + number.to_bytes(size, "big")
+        assert decode(data) is decode(data)
+        assert len(cached_identifiers) <= MAX_CACHED_IDENTIFIERS
+    assert decode(b"\x83" + head + b"w\3a@h" + bytes(size)) == first
+
+
+@pytest.mark.parametrize("head", [b"X", b"Z\0\3"])
+def test_node_names_of_identifiers_of_any_length(head: bytes) -> None:
+    """The cache takes the node for a short atom: other forms of it are read as well, each time."""
+    for size in (1, 3, 12, 255):
+        text = b"n" * size
+        nodes = [b"w" + bytes([size]) + text, b"v\0" + bytes([size]) + text]
+        nodes += [b"s" + nodes[0][1:], b"d" + nodes[1][1:]]
+        rest = bytes(range(12)) + (b"" if head == b"X" else b"\x7f\0\0\1")
+        terms = [decode(b"\x83" + head + node + rest) for node in nodes for _ in range(2)]
+        assert all(term == terms[0] for term in terms)
+        assert terms[0].node == text.decode()
+        for node in nodes:
+            data = b"\x83" + head + node + rest
+            for end in range(1, len(data)):
+                with pytest.raises(DecodeError):
+                    decode(data[:end])
 
 
 def test_lists_are_not_shared() -> None:
