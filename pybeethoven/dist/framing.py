@@ -96,8 +96,9 @@ class MessageReader:
 
     def _messages(self) -> Iterator[tuple[Control, Term]]:
         while (frame := self._next_frame()) is not None:
-            message = self._process_frame(frame)
-            if message is not None:
+            if self._has_header and frame.startswith(_HEADER):
+                yield self._parse_terms(frame, len(_HEADER))
+            elif (message := self._process_frame(frame)) is not None:
                 yield message
         del self._buffer[: self._offset]
         self._offset = 0
@@ -120,8 +121,6 @@ class MessageReader:
             return None
         if not self._has_header:
             return self._parse_pass_through(frame)
-        if frame.startswith(_HEADER):
-            return self._parse_terms(frame, len(_HEADER))
         data = self._join_fragment(frame)
         return None if data is None else self._parse_terms(data, 0)
 

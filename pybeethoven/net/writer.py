@@ -94,14 +94,20 @@ class Writer:
         self.messages_out += 1
         if self._direct and not large:
             self._batch += frame
-            if not self._batch_due:
-                self._batch_due = True
-                self._loop.call_soon(self._write_due_batch)
-            elif len(self._batch) > FRAGMENT_SIZE:
+            if len(self._batch) > FRAGMENT_SIZE:
                 self._write_batch()
+            else:
+                self.write_soon()
         elif self._end is None:
             from_ = sender_of(control) if sender is None else sender
             self._line_up(from_, LargeMessage(frame, payload_at) if large else frame)
+
+    def write_soon(self) -> None:
+        """Write what is sent by those who are to run next: the answers to what came in don't wait
+        for another turn of the loop."""
+        if not self._batch_due:
+            self._batch_due = True
+            self._loop.call_soon(self._write_due_batch)
 
     def busy_error(self) -> Busy:
         """The `Busy` of this peer."""

@@ -94,8 +94,11 @@ class Process:
         """
         await self._take_turn()
         if self.alive and not self._mailbox:
-            async with asyncio.timeout(timeout):
+            if timeout is None:
                 await self._message_arrival()
+            else:
+                async with asyncio.timeout(timeout):
+                    await self._message_arrival()
         if not self.alive:
             raise asyncio.CancelledError
         return self._mailbox.popleft()

@@ -77,16 +77,16 @@ class Signals:
 
         Raises `ProtocolError` for a signal between processes that are not the peer's and ours.
         """
-        if received[0] in _ENDS:
-            self._check_ends(peer, received)
-        self._handlers[received[0]](peer, received, message)
+        op = received[0]
+        if (ends := _ENDS.get(op)) is not None:
+            self._check_ends(peer, op, received[ends[0]], received[ends[1]])
+        self._handlers[op](peer, received, message)
 
-    def _check_ends(self, peer: str, received: Control) -> None:
-        sender, to = (received[index] for index in _ENDS[received[0]])
-        if (isinstance(sender, Pid) and sender.node != peer) or (
-            isinstance(to, Pid) and to.node != self._node.name
+    def _check_ends(self, peer: str, op: Op, sender: Term, to: Term) -> None:
+        if (type(sender) is Pid and sender.node != peer) or (
+            type(to) is Pid and to.node != self._node.name
         ):
-            name = Op(received[0]).name
+            name = Op(op).name
             raise ProtocolError(f"{peer} sent {name} for processes that are not its and ours")
 
     def _process_send(self, peer: str, received: Control, message: Term) -> None:
