@@ -146,6 +146,7 @@ class Node:
             tls=tls,
         )
         self._outside = _Outside()
+        self._starting: asyncio.Future[None] | None = None
         self._stopping: asyncio.Task[None] | None = None
         self._processes: dict[Pid, Process] = {}
         self._names: dict[Atom, Process] = {}
@@ -176,25 +177,42 @@ class Node:
     async def start_node(self) -> None:
         """Listen, register with EPMD, and answer pings.
 
-        Raises `NameTaken`, `EpmdUnreachable`, `EpmdError` or `ConfigError`; then, or when
-        cancelled, nothing is left open.
+        Raises `NameTaken`, `EpmdUnreachable`, `EpmdError` or `ConfigError`, the last also when it
+        runs already, or when `stop` is called meanwhile; then, or when cancelled, nothing is left
+        open that was not before.
         """
+        if self._starting is not None or self.network.running:
+            raise ConfigError(f"the node {self.name} was started already")
         self._stopping = None
+        self._starting = asyncio.get_running_loop().create_future()
         try:
-            await self.network.start()
-            if self.name == NO_NAME:
-                return
-            self._adopt(self._outside)
-            await self.start(net_kernel.NetKernel(), name=net_kernel.NAME)
-            await self.start(rex.Rex(), name=rex.NAME)
+            await self._start()
         except BaseException:
+            self._end_start()
             await self.stop()
             raise
+        self._end_start()
+
+    async def _start(self) -> None:
+        await self.network.start()
+        if self._stopping is not None:
+            raise ConfigError(f"the node {self.name} was stopped while it was starting")
+        if self.name == NO_NAME:
+            return
+        self._adopt(self._outside)
+        await self.start(net_kernel.NetKernel(), name=net_kernel.NAME)
+        await self.start(rex.Rex(), name=rex.NAME)
+
+    def _end_start(self) -> None:
+        assert self._starting is not None
+        self._starting.set_result(None)
+        self._starting = None
 
     async def stop(self) -> None:
         """End every process with reason `shutdown`, disconnect, and give the name back to EPMD.
 
-        When cancelled, it goes on doing so. May be called twice, and by a process of the node.
+        When cancelled, it goes on doing so. May be called twice, by a process of the node, and
+        while the node starts, which then fails.
         """
         if self._stopping is None:
             self._stopping = asyncio.create_task(
@@ -203,6 +221,8 @@ class Node:
         await asyncio.shield(self._stopping)
 
     async def _stop(self) -> None:
+        if self._starting is not None:
+            await self._starting
         for process in [p for p in self._processes.values() if p is not self._outside]:
             self.end_process(process, SHUTDOWN)
         if self._tasks:

@@ -607,6 +607,41 @@ async def test_cancelled_start(epmd: Epmd) -> None:
         pass
 
 
+async def test_stopped_while_it_starts(epmd: Epmd) -> None:
+    """A stop at any moment of a start leaves nothing running, and the start fails if it has not
+    succeeded before."""
+    failed = 0
+    for turns in range(40):
+        node = Node(PY, "cookie")
+        starting = asyncio.create_task(node.start_node())
+        for _ in range(turns):
+            await asyncio.sleep(0)
+        await soon(node.stop())
+        [error] = await soon(asyncio.gather(starting, return_exceptions=True))
+        assert not node.running
+        assert node._processes == {}
+        assert error is None or "stopped" in str(error) or "does not run" in str(error)
+        failed += error is not None
+    assert failed
+    async with Node(PY, "cookie"):
+        pass
+
+
+async def test_started_twice(epmd: Epmd) -> None:
+    """The second start is an error that changes nothing, during the first and after it."""
+    node = Node(PY, "cookie")
+    both = asyncio.gather(node.start_node(), node.start_node(), return_exceptions=True)
+    first, second = await soon(both)
+    assert first is None
+    assert "was started already" in str(second)
+    with pytest.raises(ConfigError, match="was started already"):
+        await node.start_node()
+    recorder = spawn_recorder(node, name="name")
+    node.send("name", "hello")
+    assert await recorder.next() == "hello"
+    await node.stop()
+
+
 THIRD = Pid(Atom("third@127.0.0.1"), 1, 0, 1)
 PEER = Pid(Atom("peer@127.0.0.1"), 1, 0, 1)
 REFERENCE = Reference(PEER.node, 1, (1, 2, 3))
