@@ -26,6 +26,9 @@ class Limits:
     `message_size`: a message, fragmented or not. `unfinished_size`: what a peer has sent of all its
     unfinished fragmented messages. `term_depth`: containers open inside each other.
 
+    `processes`: with so many processes on the node, other nodes can start no more; their rpc and
+    spawns fail with `system_limit`, as on a BEAM with that many (its `+P`).
+
     `unsent_size`: what waits to be sent to one peer, or to all that are being dialled. A message is
     taken as long as less than this waits before it, whatever its own size; those over 64 KiB and
     the others are counted apart, since the others need not wait for them. Then `call`, `rpc`,
@@ -47,6 +50,7 @@ class Limits:
     message_size: int = MAX_MESSAGE_SIZE
     unfinished_size: int = MAX_UNFINISHED_SIZE
     term_depth: int = MAX_DEPTH
+    processes: int = 65_536
     unsent_size: int = 64 * MIB
 
     def __post_init__(self) -> None:

@@ -145,6 +145,7 @@ class Node:
             limits=limits,
             tls=tls,
         )
+        self._max_processes = (limits or Limits()).processes
         self._outside = _Outside()
         self._starting: asyncio.Future[None] | None = None
         self._stopping: asyncio.Task[None] | None = None
@@ -161,6 +162,11 @@ class Node:
     def running(self) -> bool:
         """Whether the node was started and is not about to stop."""
         return self.network.running and self._stopping is None
+
+    @property
+    def is_full(self) -> bool:
+        """Whether it has so many processes that other nodes may start no more."""
+        return len(self._processes) >= self._max_processes
 
     async def __aenter__(self) -> Self:
         await self.start_node()

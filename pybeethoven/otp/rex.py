@@ -22,10 +22,11 @@ from pybeethoven.etf import Atom, Pid, Term
 from pybeethoven.otp import rpc
 from pybeethoven.otp.gen_server import NO_REPLY, From, GenServer
 from pybeethoven.otp.process import EXIT, NOCONNECTION, Process
-from pybeethoven.otp.spawned import EXECUTE_CAST, Spawned
+from pybeethoven.otp.spawned import EXECUTE_CAST, SYSTEM_LIMIT, Spawned
 
 NAME: Final = Atom("rex")
 BADRPC: Final = Atom("badrpc")
+FULL: Final = (BADRPC, (EXIT, SYSTEM_LIMIT))
 
 
 class Rex(GenServer):
@@ -33,6 +34,8 @@ class Rex(GenServer):
 
     async def handle_call(self, request: Term, from_: From) -> Term:
         """Run `{block_call | call, Module, Function, Args, GroupLeader}`; ignore anything else."""
+        if self.node.is_full:
+            return FULL
         match request:
             case ("block_call", module, function, args, _):
                 return await self._call(module, function, args)
@@ -47,12 +50,14 @@ class Rex(GenServer):
     async def handle_cast(self, message: Term) -> None:
         """Run `{cast, Module, Function, Args, GroupLeader}`; ignore anything else."""
         match message:
-            case ("cast", module, function, args, _):
+            case ("cast", module, function, args, _) if not self.node.is_full:
                 self.node.spawn(Spawned(EXECUTE_CAST, [module, function, args]))
 
     async def handle_info(self, message: Term) -> None:
         """Do what a node asks with `{From, Request}`; ignore anything else."""
         match message:
+            case (Pid() as from_, ("call", *_)) if self.node.is_full:
+                self.node.send(from_, (NAME, FULL), forced=True)
             case (Pid() as from_, ("call", module, function, args, _)):
 
                 def reply(answer: Term) -> None:

@@ -25,6 +25,7 @@ EXECUTE_CAST: Final = (Atom("erpc"), Atom("execute_cast"))
 MONITOR: Final = Atom("monitor")
 LINK: Final = Atom("link")
 BADOPT: Final = Atom("badopt")
+SYSTEM_LIMIT: Final = Atom("system_limit")
 
 
 class Spawned(Process):
@@ -63,6 +64,9 @@ def process_spawn_request(
         return  # the connection is about to end, which says all
     if not all(o in (LINK, MONITOR) or (type(o) is tuple and len(o) == 2) for o in options):
         node.network.send(peer, *control.spawn_reply(request, sender, 0, BADOPT))
+        return
+    if node.is_full:
+        node.network.send(peer, *control.spawn_reply(request, sender, 0, SYSTEM_LIMIT))
         return
     process, flags = node.spawn(Spawned(mfa[:2], args)), 0
     if LINK in options:

@@ -13,7 +13,7 @@ from unittest.mock import ANY
 import pytest
 
 from erlang_interop.peers import Peers
-from pybeethoven import Atom, Node, Pid, Reference, Term
+from pybeethoven import Atom, Limits, Node, Pid, Reference, Term
 from pybeethoven.errors import (
     CallTimeout,
     ErlangError,
@@ -376,6 +376,51 @@ async def test_many_calls_at_once(a: BeamNode, node: Node) -> None:
     )
     assert await a.eval("results == Enum.map(1..1000, & &1 * &1)") is True
     assert len(node._processes) == before
+
+
+async def test_too_many_calls_at_once(a: BeamNode, cluster: Peers) -> None:
+    """What other nodes start beyond the limit fails as on a full BEAM; then all works again."""
+    async with Node("full@127.0.0.1", cluster.cookie, limits=Limits(processes=20)) as node:
+        go = asyncio.Event()
+        casts: list[int] = []
+
+        @node.export("Elixir.Twin")
+        async def wait() -> None:
+            await go.wait()
+
+        node.export("Elixir.Twin", casts.append, name="cast")
+        await a.eval(
+            'full = :"full@127.0.0.1"; '
+            "requests = for _ <- 1..50, do: :erpc.send_request(full, Twin, :wait, [])"
+        )
+        assert await a.eval(
+            "{:done, :spawned} = {:done, :erlang.spawn_request(full, Twin, :wait, []) "
+            "|> then(fn id -> receive do {:spawn_reply, ^id, :error, :system_limit} -> :spawned "
+            "end end)}"
+        ) == atoms("done", "spawned")
+        full = (Atom("badrpc"), (Atom("EXIT"), Atom("system_limit")))
+        assert (
+            await a.eval("GenServer.call({:rex, full}, {:call, Twin, :wait, [], self()})") == full
+        )
+        assert await a.eval(":rpc.block_call(full, Twin, :wait, [])") == full
+        assert (
+            await a.eval(
+                "send({:rex, full}, {self(), {:call, Twin, :wait, [], self()}}); "
+                "receive do {:rex, answer} -> answer end"
+            )
+            == full
+        )
+        await a.eval("GenServer.cast({:rex, full}, {:cast, Twin, :cast, [1], self()})")
+        assert await a.eval("Node.ping(full)") == "pong"
+        go.set()
+        answers = await a.eval(
+            "for id <- requests, do: (try do :erpc.receive_response(id) catch _, r -> r end)"
+        )
+        refused = (Atom("erpc"), Atom("system_limit"))
+        assert [answer for answer in answers if answer not in (None, refused)] == []
+        assert 30 < answers.count(refused) < 50
+        await a.eval(":rpc.call(full, Twin, :cast, [2])")
+        assert casts == [2]
 
 
 async def test_funs_are_not_run(a: BeamNode, node: Node) -> None:
