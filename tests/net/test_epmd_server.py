@@ -304,6 +304,27 @@ async def test_crowd(monkeypatch: pytest.MonkeyPatch, port: int) -> None:
     await registration.close()
 
 
+async def test_many_in_one_turn(port: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Those who come in one turn of the event loop are too many, too: no more than may wait are
+    kept, and they are the last ones."""
+    monkeypatch.setattr(epmd_server, "MAX_WAITING", 10)
+    # The kernel takes them; the event loop gets to hear of all at once.
+    idle = [socket.create_connection((HOST, port)) for _ in range(80)]
+    assert await look_up("a", HOST) is None
+    closed = []
+    for sock in idle:
+        sock.setblocking(False)
+        try:
+            closed.append(sock.recv(1) == b"")
+        except ConnectionResetError:
+            closed.append(True)
+        except BlockingIOError:
+            closed.append(False)
+        sock.close()
+    assert sum(closed) in (70, 71)
+    assert all(closed[:70])
+
+
 async def test_stop_closes_everything(port: int) -> None:
     """When it stops, so do its connections, and its port is free for another."""
     before = len(os.listdir("/proc/self/fd"))
