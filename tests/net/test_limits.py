@@ -14,7 +14,7 @@ import pytest
 from pybeethoven import Atom, Busy, ConfigError, ConnectionEvent, Limits, Node, Pid, Process, Term
 from pybeethoven.dist import control as c
 from pybeethoven.dist.flags import OFFERED, Flag
-from pybeethoven.dist.framing import encode_message
+from pybeethoven.dist.framing import MessageReader, encode_message
 from pybeethoven.dist.handshake import Handshake, Identity
 from pybeethoven.errors import CallTimeout, NoConnection, UpdatesLost
 from pybeethoven.net.epmd import look_up
@@ -59,9 +59,9 @@ async def silent_peer() -> AsyncIterator[tuple[asyncio.StreamReader, asyncio.Str
 
 async def until_up(node: Node, peer: str) -> None:
     """Wait until `peer` is connected."""
-    async with asyncio.timeout(LIMIT):
-        while peer not in node.nodes():
-            await asyncio.sleep(0.001)
+    events = node.connection_events()
+    while peer not in node.nodes():
+        await soon(anext(events))
 
 
 # Handshakes and dials
@@ -89,9 +89,8 @@ async def test_dials_are_bounded(epmd: Epmd, caplog: pytest.LogCaptureFixture) -
         assert len(a.network._dials) == 10
         assert await recorder.next_down(reference) == "noconnection"
         assert len(a.info().dialling) <= 10
-        async with asyncio.timeout(LIMIT):
-            while a.info().dialling:
-                await asyncio.sleep(0.01)
+        await soon(asyncio.wait(a.network._dials))
+        assert a.info().dialling == []
         assert await soon(a.ping(B))
 
 
@@ -158,6 +157,45 @@ async def test_peer_that_takes_nothing(epmd: Epmd) -> None:
         await soon(asyncio.gather(*waiting))
         a.cast(("name", B), b"hello")
         reading.cancel()
+
+
+@pytest.mark.parametrize(
+    "request_",
+    [
+        Atom("features_request"),
+        (Atom("sbcast"), Atom("rex"), 1),
+        (Atom("sbcast"), Atom("nobody"), 1),
+        (Atom("call"), Atom("no"), Atom("such"), [], None),
+    ],
+)
+async def test_rex_answers_a_peer_that_takes_nothing(epmd: Epmd, request_: Term) -> None:
+    """The answer to what a peer asks of `rex` waits like a reply, and `rex` lives on."""
+    async with (
+        Node(A, "cookie", limits=Limits(unsent_size=MIB)) as a,
+        silent_peer() as (reader, writer),
+    ):
+        await until_up(a, B)
+        rex = a.whereis("rex")
+        await fill(a, B)
+        theirs = Pid(Atom(B), 1, 0, 7)
+        writer.write(encode_message(OFFERED, *c.reg_send(theirs, Atom("rex"), (theirs, request_))))
+        while a.info().connections[0].messages_in == 0:
+            await asyncio.sleep(0)
+        async with asyncio.timeout(LIMIT):
+            to, answer = await first_to_a_pid(reader)
+        assert to == theirs
+        assert answer[0] in ("rex", "features_reply")
+        assert a.whereis("rex") == rex
+
+
+async def first_to_a_pid(reader: asyncio.StreamReader) -> tuple[Term, Term]:
+    """To whom the first message is that is for a pid, and the message."""
+    messages = MessageReader(OFFERED)
+    while data := await reader.read(1 << 16):
+        for control, message in messages.receive_data(data):
+            if control[0] == c.Op.SEND_SENDER:
+                return control[2], message
+    pytest.fail("there was none")
 
 
 async def test_peer_goes_down_while_senders_wait(epmd: Epmd) -> None:
