@@ -1,10 +1,8 @@
-"""All benchmarks, in one table: `make bench`. Nothing is asserted."""
+"""All benchmarks: `make bench`. JSON lines on stdout, the table on stderr; nothing is asserted."""
 
 from __future__ import annotations
 
-import asyncio
+from benchmarks import codec, commits, memory, messages, mirror
+from benchmarks.table import show
 
-from benchmarks import codec, messages, mirror
-from benchmarks.table import print_table
-
-print_table([*codec.measure(), *asyncio.run(messages.measure()), *asyncio.run(mirror.measure())])
+show(codec.measure, messages.measure, commits.measure, memory.measure, mirror.measure)

@@ -1,36 +1,33 @@
 """Decoding and encoding beside erlang_py: `python -m benchmarks.codec`.
 
-Each encodes what it has itself decoded from the same bytes.
+The terms are what Beethoven nodes say, in a BEAM's own bytes. Each encodes what it has itself
+decoded from them.
 """
 
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import AsyncIterator, Callable
 from functools import partial
 from typing import Any, Final
 
 import erlang
 
-from benchmarks.table import Row, print_table
-from pybeethoven.etf import Atom, Pid, Reference, Term, decode, encode
+from benchmarks.nodes import LIMIT, A, compile_on, running_peers
+from benchmarks.table import Row, show
+from pybeethoven.etf import decode, encode
 
 ROUNDS: Final = 5
 ROUND_TIME: Final = 0.2
 """Seconds of a round; the fastest counts."""
 
-PID: Final = Pid(Atom("a@127.0.0.1"), 85, 0, 9)
-CALL: Final = (
-    Atom("$gen_call"),
-    (PID, [Atom("alias"), Reference(Atom("a@127.0.0.1"), 9, (1, 2, 3))]),
-    (Atom("lookup"), b"a key", 42),
-)
-TERMS: Final[dict[str, Term]] = {
-    "a call": CALL,
-    "1,000 rows": [(Atom("tab"), n, b"name of %d" % n, n / 3, Atom("online")) for n in range(1000)],
-    "a map of 100": {b"key %d" % n: [n, {Atom("nested"): -n}] for n in range(100)},
-    "10 MB binary": bytes(10_000_000),
+TERMS: Final = {
+    "a node_update cast": "node_update()",
+    "a tracker event": "tracker_event()",
+    "1,000 tracker rows": "tracker_rows(1000)",
 }
+ROWS_OF_A_KB: Final = 4
+SIZES: Final = {"1 kB": 1, "100 kB": 100, "10 MB": 10_000, "100 MB": 100_000}
 
 
 def seconds(work: Callable[[], Any]) -> float:
@@ -48,17 +45,31 @@ def _time(work: Callable[[], Any], times: int) -> float:
     return time.perf_counter() - start
 
 
-def measure() -> list[Row]:
-    """A row for each term and direction."""
-    rows = []
-    for name, term in TERMS.items():
-        data = encode(term)
-        theirs = erlang.binary_to_term(data)
-        rows += [
-            _row(f"decode {name}", partial(decode, data), partial(erlang.binary_to_term, data)),
-            _row(f"encode {name}", partial(encode, term), partial(erlang.term_to_binary, theirs)),
-        ]
-    return rows
+async def measure() -> AsyncIterator[Row]:
+    """Rows for each term and direction, and for decoding more and more."""
+    async with running_peers() as peers:
+        beam = await peers.start_bare(A)
+        await compile_on(beam, "bench_terms")
+        for name, source in TERMS.items():
+            data = await beam.eval(f"BenchTerms.{source}")
+            yield _decoding(f"{name}, {len(data):,} bytes", data)
+            yield _encoding(f"{name}, {len(data):,} bytes", data)
+        for name, size in SIZES.items():
+            rows = f"BenchTerms.tracker_rows({size * ROWS_OF_A_KB})"
+            data = await beam.eval(rows, timeout=LIMIT)
+            cost = seconds(partial(decode, data)) / len(data) * 1e9
+            yield Row(f"decode {name} of tracker rows", "ns/byte", cost, goal="flat")
+
+
+def _decoding(what: str, data: bytes) -> Row:
+    ours, theirs = partial(decode, data), partial(erlang.binary_to_term, data)
+    return _row(f"decode {what}", ours, theirs)._replace(goal="at most 0.33")
+
+
+def _encoding(what: str, data: bytes) -> Row:
+    ours = partial(encode, decode(data))
+    theirs = partial(erlang.term_to_binary, erlang.binary_to_term(data))
+    return _row(f"encode {what}", ours, theirs)
 
 
 def _row(what: str, ours: Callable[[], Any], theirs: Callable[[], Any]) -> Row:
@@ -66,4 +77,4 @@ def _row(what: str, ours: Callable[[], Any], theirs: Callable[[], Any]) -> Row:
 
 
 if __name__ == "__main__":
-    print_table(measure())
+    show(measure)

@@ -1,247 +1,204 @@
-"""Calls, bursts and memory, beside those of two BEAMs: `python -m benchmarks.messages`.
-
-A Python node is in this process, and two BEAMs, `a` and `b`, are on this machine. Where Python and
-`a` talk, `a` and `b` do the same for comparison.
-"""
+"""Calls, casts and binaries, beside those of two BEAMs: `python -m benchmarks.messages`."""
 
 from __future__ import annotations
 
 import asyncio
-import gc
-import os
-import subprocess
-import sys
 import time
-import tracemalloc
-from collections.abc import AsyncIterator, Callable, Iterator
-from contextlib import asynccontextmanager, contextmanager
-from typing import Final
+from collections.abc import AsyncIterator, Awaitable, Callable
+from functools import partial
+from statistics import median
+from typing import Any, Final, TypeVar
 
-from benchmarks.table import Row, print_table
-from erlang_interop.peers import Peers
-from pybeethoven import Atom, From, GenServer, Node, Pid, Process, Term
-from pybeethoven.net import epmd
-from pybeethoven.testing import BeamNode
+from benchmarks.nodes import LIMIT, PY, A, B, Nodes, percentile, running_nodes
+from benchmarks.table import Row, show
+from pybeethoven import Atom, From, GenServer, Pid, Process, Term
 
-A, B, PY = "a@127.0.0.1", "b@127.0.0.1", "py@127.0.0.1"
-CALLS: Final = 5_000
+ROUNDS: Final = 5
+CALLS: Final = 1_000
 BURST: Final = 200_000
+PROCESSES: Final = 1_000
+MESSAGES: Final = 100
 LARGE: Final = 10_000_000
-LARGE_TIMES: Final = 10
-IDLE: Final = 300
-PROCESSES: Final = 10_000
-LIMIT: Final = 120.0
-"""Seconds that any single measurement may take."""
+LARGE_TIMES: Final = 2
+SIZES: Final = {
+    "1 kB": 1_000,
+    "10 kB": 10_000,
+    "100 kB": 100_000,
+    "1 MB": 1_000_000,
+    "10 MB": 10_000_000,
+    "100 MB": 100_000_000,
+}
+STREAM: Final = 100_000_000
+"""Bytes sent in messages of each size."""
+TURN: Final = 1_000
+TURN_SIZE: Final = 1_000_000
+"""So many casts, or bytes, are sent before the event loop gets a turn."""
 
-SERVERS = """
-echo = fn echo ->
-  receive do
-    {:"$gen_call", from, request} when is_binary(request) -> GenServer.reply(from, :ok)
-    {:"$gen_call", from, request} -> GenServer.reply(from, request)
-    {:"$gen_cast", _} -> :ok
-  end
-  echo.(echo)
-end
-Process.register(spawn(fn -> echo.(echo) end), :echo)
-:ok
-"""
-BEAM_CALLS = f"""
-times = for n <- 1..{CALLS} do
-  {{micros, ^n}} = :timer.tc(fn -> GenServer.call({{:echo, :"NODE"}}, n) end)
-  micros
-end
-Enum.sort(times)
-"""
-BEAM_BURST = f"""
-{{micros, _}} = :timer.tc(fn ->
-  for n <- 1..{BURST}, do: GenServer.cast({{:echo, :"NODE"}}, {{:put, n}})
-  GenServer.call({{:echo, :"NODE"}}, :done, :infinity)
-end)
-micros
-"""
-BEAM_LARGE = f"""
-large = :binary.copy(<<0>>, {LARGE})
-times = for _ <- 1..{LARGE_TIMES} do
-  {{micros, :ok}} = :timer.tc(fn -> GenServer.call({{:echo, :"NODE"}}, large, :infinity) end)
-  micros
-end
-Enum.sort(times)
-"""
-BEAM_ALLOCATED = (
-    "for pid <- Process.list(), do: :erlang.garbage_collect(pid); :erlang.memory(:total)"
-)
-BEAM_PROCESSES = f"""
-before = :erlang.memory(:total)
-pids = for _ <- 1..{PROCESSES}, do: spawn(fn -> receive do :stop -> :ok end end)
-after_ = :erlang.memory(:total)
-for pid <- pids, do: send(pid, :stop)
-(after_ - before) / {PROCESSES}
-"""
+T = TypeVar("T")
+
+ECHO: Final = ("echo", A)
+DONE: Final = Atom("done")
+WAYS: Final = ("BEAM to us", "us to BEAM")
 
 
 class Echo(GenServer):
-    """What `SERVERS` is on a BEAM."""
+    """What `BenchPeer` is on a BEAM."""
 
     async def handle_call(self, request: Term, from_: From) -> Term:
-        return Atom("ok") if type(request) is bytes else request
+        match request:
+            case bytes():
+                return Atom("ok")
+            case tuple(("receivers", processes, messages)):
+                return [self.node.spawn(take, messages).pid for _ in range(processes)]
+        return request
 
     async def handle_cast(self, message: Term) -> None:
         """Take it."""
 
 
-class Idle(Process):
-    """Waits for ever."""
-
-    def deliver(self, message: Term, sender: Pid | None = None) -> None:
-        """Drop it."""
-
-    async def run(self) -> None:
-        """Wait."""
-        await asyncio.get_running_loop().create_future()
+async def take(process: Process, messages: int) -> None:
+    """Get so many messages and tell the sender of the last."""
+    for _ in range(messages):
+        sender, _ = await process.receive()
+    process.node.send(sender, DONE)
 
 
 class Bench:
     """The three nodes, and what is measured between them."""
 
-    def __init__(self, a: BeamNode, node: Node, cookie: str) -> None:
-        self.a, self.node, self.cookie = a, node, cookie
+    def __init__(self, nodes: Nodes) -> None:
+        self.py, self.a = nodes.py, nodes.a
 
-    async def measure(self) -> list[Row]:
-        """A row for each figure."""
-        return [
-            *await self._calls(),
-            *await self._burst(),
-            *await self._large(),
-            await self._per_connection(),
-            await self._per_process(),
-        ]
+    async def calls(self) -> AsyncIterator[Row]:
+        """From one process to another, one after the other."""
+        calls = partial(self._calls, 42, CALLS)
+        *ours, beam = map(joined, await self._rounds("calls", CALLS, "42", calls))
+        for way, times in zip(WAYS, ours, strict=True):
+            for name, part, goal in (("p50", 0.5, "at most 2.5"), ("p99", 0.99, None)):
+                figures = (percentile(times, part) / 1e3, percentile(beam, part) / 1e3)
+                yield Row(f"call, {way}, {name}", "us", *figures, goal=goal)
 
-    async def _beam(self, source: str, node: str) -> list[float]:
-        """What `a` measures towards `node`: microseconds, the least first."""
-        figures = await self.a.eval(source.replace("NODE", node), timeout=LIMIT)
-        return figures if isinstance(figures, list) else [figures]
+    async def bursts(self) -> AsyncIterator[Row]:
+        """All to one process."""
+        burst = partial(self._burst, (Atom("put"), 42), BURST, TURN)
+        times = await self._rounds("burst", BURST, "{:put, 42}", burst)
+        *ours, beam = map(middle, times)
+        for way, took, goal in zip(WAYS, ours, ("at least 0.2", None), strict=True):
+            what = f"burst of {BURST:,} casts, {way}"
+            yield Row(what, "casts/s", rate(BURST, took), rate(BURST, beam), goal=goal)
 
-    async def _calls(self) -> list[Row]:
-        from_beam, beam = await self._beam(BEAM_CALLS, PY), await self._beam(BEAM_CALLS, B)
-        to_beam = []
-        for number in range(CALLS):
-            start = time.perf_counter()
-            await self.node.call(("echo", A), number)
-            to_beam.append((time.perf_counter() - start) * 1e6)
-        return [
-            Row(f"call {way}, {name}", "us", percentile(ours, part), percentile(beam, part))
-            for way, ours in (("BEAM to us", from_beam), ("us to BEAM", sorted(to_beam)))
-            for name, part in (("p50", 0.5), ("p99", 0.99))
-        ]
+    async def many(self) -> AsyncIterator[Row]:
+        """To many processes, a message to each and again."""
+        times = await self._rounds("many", PROCESSES, str(MESSAGES), self._many)
+        *ours, beam = map(middle, times)
+        number = PROCESSES * MESSAGES
+        for way, took in zip(WAYS, ours, strict=True):
+            what = f"{PROCESSES:,} processes with {MESSAGES} messages each, {way}"
+            yield Row(what, "messages/s", rate(number, took), rate(number, beam))
 
-    async def _burst(self) -> list[Row]:
-        beam = rate(BURST, (await self._beam(BEAM_BURST, B))[0])
-        received = rate(BURST, (await self._beam(BEAM_BURST, PY))[0])
-        start = time.perf_counter()
-        for number in range(BURST):
-            self.node.cast(("echo", A), (Atom("put"), number))
-            if number % 1_000 == 0:
+    async def large(self) -> AsyncIterator[Row]:
+        """A binary, until its receipt is acknowledged."""
+        calls = partial(self._calls, bytes(LARGE), LARGE_TIMES)
+        rounds = await self._rounds("calls", LARGE_TIMES, binary(LARGE), calls)
+        *ours, beam = map(middle, map(joined, rounds))
+        for way, took in zip(WAYS, ours, strict=True):
+            yield Row(f"10 MB binary, {way}", "ms", took / 1e6, beam / 1e6)
+
+    async def sizes(self) -> AsyncIterator[Row]:
+        """So many bytes in messages of ever larger size."""
+        for name, size in SIZES.items():
+            number, turn = STREAM // size, max(1, min(TURN, TURN_SIZE // size))
+            burst = partial(self._burst, bytes(size), number, turn)
+            times = await self._rounds("burst", number, binary(size), burst)
+            *ours, beam = map(middle, times)
+            for way, took in zip(WAYS, ours, strict=True):
+                what = f"casts of {name}, {way}"
+                yield Row(what, "ns/byte", took / STREAM, beam / STREAM, goal="flat")
+
+    async def _rounds(
+        self, function: str, number: int, what: str, ours: Callable[[], Awaitable[T]]
+    ) -> list[list[T]]:
+        """What a BEAM measures towards us, what we do towards it, and what it does towards another.
+
+        They take turns, so that whatever else the machine does hits all; the first round is none.
+        """
+        rounds = []
+        for _ in range(ROUNDS + 1):
+            received: T = await self._beam(function, PY, number, what)
+            rounds.append((received, await ours(), await self._beam(function, B, number, what)))
+        return [list(way) for way in zip(*rounds[1:], strict=True)]
+
+    async def _beam(self, function: str, node: str, number: int, what: str) -> Any:
+        """The nanoseconds that `a` takes towards `node`."""
+        call = f'BenchPeer.{function}(:"{node}", {number}, {what})'
+        return await self.a.eval(call, timeout=LIMIT)
+
+    async def _calls(self, request: Term, number: int) -> list[int]:
+        times = []
+        for _ in range(number):
+            start = time.perf_counter_ns()
+            await self.py.call(ECHO, request, timeout=LIMIT)
+            times.append(time.perf_counter_ns() - start)
+        return times
+
+    async def _burst(self, message: Term, number: int, turn: int) -> int:
+        start = time.perf_counter_ns()
+        for count in range(number):
+            self.py.cast(ECHO, message)
+            if count % turn == 0:
                 await asyncio.sleep(0)
-        await self.node.call(("echo", A), Atom("done"), timeout=LIMIT)
-        sent = rate(BURST, (time.perf_counter() - start) * 1e6)
-        what = f"burst of {BURST:,} casts"
-        return [
-            Row(f"{what}, BEAM to us", "casts/s", received, beam),
-            Row(f"{what}, us to BEAM", "casts/s", sent, beam),
-        ]
+                await self.py.drain(A)
+        await self.py.call(ECHO, DONE, timeout=LIMIT)
+        return time.perf_counter_ns() - start
 
-    async def _large(self) -> list[Row]:
-        from_beam, beam = await self._beam(BEAM_LARGE, PY), await self._beam(BEAM_LARGE, B)
-        large, to_beam = bytes(LARGE), []
-        for _ in range(LARGE_TIMES):
-            start = time.perf_counter()
-            await self.node.call(("echo", A), large, timeout=LIMIT)
-            to_beam.append((time.perf_counter() - start) * 1e6)
-        beam_time = percentile(beam, 0.5) / 1000
-        return [
-            Row(f"10 MB binary {way}", "ms", percentile(ours, 0.5) / 1000, beam_time)
-            for way, ours in (("BEAM to us", from_beam), ("us to BEAM", sorted(to_beam)))
-        ]
-
-    async def _per_connection(self) -> Row:
-        with allocations() as allocated:
-            before = allocated()
-            async with idle_connections(PY, self.cookie):
-                ours = (allocated() - before) / IDLE
-        before = await self.a.eval(BEAM_ALLOCATED)
-        async with idle_connections(A, self.cookie):
-            beam = (await self.a.eval(BEAM_ALLOCATED) - before) / IDLE
-        return Row(f"memory, each of {IDLE} idle connections", "kB", ours / 1000, beam / 1000)
-
-    async def _per_process(self) -> Row:
-        with allocations() as allocated:
-            before = allocated()
-            idle = [self.node.spawn(Idle()) for _ in range(PROCESSES)]
-            await asyncio.sleep(0)
-            ours = (allocated() - before) / PROCESSES
-        for process in idle:
-            self.node.exit(process, Atom("shutdown"))
-        beam: float = await self.a.eval(BEAM_PROCESSES)
-        return Row(f"memory, each of {PROCESSES:,} processes", "kB", ours / 1000, beam / 1000)
+    async def _many(self) -> int:
+        pids = await self.py.call(ECHO, (Atom("receivers"), PROCESSES, MESSAGES))
+        took: asyncio.Future[int] = asyncio.get_running_loop().create_future()
+        self.py.spawn(send_to_all, pids, took)
+        return await asyncio.wait_for(took, LIMIT)
 
 
-@contextmanager
-def allocations() -> Iterator[Callable[[], int]]:
-    """A function that gives the bytes which this process has allocated in the block."""
-
-    def allocated() -> int:
-        gc.collect()
-        return tracemalloc.get_traced_memory()[0]
-
-    tracemalloc.start()
-    try:
-        yield allocated
-    finally:
-        tracemalloc.stop()
+async def send_to_all(process: Process, pids: list[Pid], took: asyncio.Future[int]) -> None:
+    """Send each message to each process, and tell how long it took until all had all."""
+    start = time.perf_counter_ns()
+    for number in range(MESSAGES):
+        for pid in pids:
+            process.node.send(pid, (process.pid, number))
+        await asyncio.sleep(0)
+    for _ in pids:
+        await process.receive()
+    took.set_result(time.perf_counter_ns() - start)
 
 
-@asynccontextmanager
-async def idle_connections(name: str, cookie: str) -> AsyncIterator[None]:
-    """Let nodes be connected to `name` while the block runs."""
-    alive_name, _, host = name.partition("@")
-    port = await epmd.look_up(alive_name, host)
-    process = await asyncio.create_subprocess_exec(
-        *(sys.executable, "-m", "benchmarks.idle", name, str(port), cookie, str(IDLE)),
-        stdin=subprocess.PIPE,
-        stdout=subprocess.PIPE,
-    )
-    assert process.stdout is not None
-    if not await process.stdout.readline():
-        raise RuntimeError(f"no idle connections to {name}")
-    await asyncio.sleep(0.5)
-    try:
-        yield
-    finally:
-        await process.communicate(b"")
+def middle(times: list[int]) -> float:
+    """Their median."""
+    return median(times)
 
 
-def percentile(times: list[float], part: float) -> float:
-    """The time that `part` of the sorted `times` are below."""
-    return times[min(len(times) - 1, int(len(times) * part))]
+def joined(rounds: list[list[int]]) -> list[int]:
+    """The times of all rounds."""
+    return [time for times in rounds for time in times]
 
 
-def rate(number: int, micros: float) -> float:
+def binary(size: int) -> str:
+    """The Elixir source of a binary."""
+    return f":binary.copy(<<0>>, {size})"
+
+
+def rate(number: int, nanoseconds: float) -> float:
     """How many a second."""
-    return number / micros * 1e6
+    return number / nanoseconds * 1e9
 
 
-async def measure() -> list[Row]:
-    """A row for each figure."""
-    async with Peers() as peers:
-        os.environ.update(peers.env)
-        a, b = await peers.start_bare(A), await peers.start_bare(B)
-        for beam in (a, b):
-            await beam.eval(SERVERS)
-        async with Node(PY, peers.cookie) as node:
-            await node.start(Echo(), name="echo")
-            await node.connect(A)
-            return await Bench(a, node, peers.cookie).measure()
+async def measure() -> AsyncIterator[Row]:
+    """A row for each figure and way."""
+    async with running_nodes() as nodes:
+        await nodes.py.start(Echo(), name="echo")
+        bench = Bench(nodes)
+        for work in (bench.calls, bench.bursts, bench.many, bench.large, bench.sizes):
+            async for row in work():
+                yield row
 
 
 if __name__ == "__main__":
-    print_table(asyncio.run(measure()))
+    show(measure)
