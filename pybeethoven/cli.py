@@ -16,7 +16,8 @@ import click
 
 from pybeethoven.cluster.beethoven import Beethoven
 from pybeethoven.cluster.tracker import ONLINE, TrackerRow
-from pybeethoven.errors import BeethovenError
+from pybeethoven.errors import BeethovenError, ConfigError
+from pybeethoven.net.tls import TlsOptions
 from pybeethoven.otp.cookie import read_cookie
 
 Print = Callable[[dict[str, Any]], None]
@@ -40,6 +41,15 @@ def main() -> None:
 @click.option("--net", default="127.0.0.0/29", show_default=True, help="Where to seek a beacon.")
 @click.option("--port", default=33000, show_default=True, help="The port of the beacons.")
 @click.option(
+    "--listen-port",
+    metavar="PORT[-PORT]",
+    help="Where other nodes connect to, or a range to take one of.  [default: any]",
+)
+@click.option("--interface", help="The address to listen on.  [default: that of the name's host]")
+@click.option("--certfile", type=click.Path(), help="Speak TLS: this node's certificate, in PEM.")
+@click.option("--keyfile", type=click.Path(), help="Its key.  [default: what --certfile holds]")
+@click.option("--cacertfile", type=click.Path(), help="The CAs of the other nodes' certificates.")
+@click.option(
     "--json",
     "as_json",
     is_flag=True,
@@ -57,14 +67,18 @@ def main() -> None:
 @click.pass_context
 def join(
     context: click.Context,
+    /,
     name: str,
     cookie: str | None,
     cookie_file: str | None,
     net: str,
     port: int,
+    listen_port: str | None,
+    interface: str | None,
     as_json: bool,
     seconds: float | None,
     verbose: bool,
+    **tls_files: str | None,
 ) -> None:
     """Join a cluster and report each node that comes or goes, until SIGINT or SIGTERM.
 
@@ -75,13 +89,43 @@ def join(
         if cookie_file is not None and _from_variable(context, "cookie"):
             cookie = None
         secret = read_cookie(cookie_file) if cookie is None else cookie
-        beethoven = Beethoven(name, cookie=secret, cluster_net=net, listener_port=port)
+        beethoven = Beethoven(
+            name,
+            cookie=secret,
+            cluster_net=net,
+            listener_port=port,
+            listen_port=_ports(listen_port),
+            use_interface=interface,
+            tls=_tls_options(**tls_files),
+        )
         asyncio.run(_join(beethoven, _print_json if as_json else _print_text, seconds))
     except BeethovenError as error:
         _fail(str(error))
     except BrokenPipeError:
         # Whoever read our output has gone; Python would report that again when it flushes.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+
+
+def _ports(text: str | None) -> int | tuple[int, int]:
+    if text is None:
+        return 0
+    first, dash, last = text.partition("-")
+    try:
+        return (int(first), int(last)) if dash else int(first)
+    except ValueError:
+        raise ConfigError(
+            f"--listen-port is {text!r}; it must be a port like 9100, or two like 9100-9105"
+        ) from None
+
+
+def _tls_options(
+    certfile: str | None, keyfile: str | None, cacertfile: str | None
+) -> TlsOptions | None:
+    if certfile is None and keyfile is None and cacertfile is None:
+        return None
+    if certfile is None or cacertfile is None:
+        raise ConfigError("TLS needs both --certfile and --cacertfile")
+    return TlsOptions(certfile=certfile, keyfile=keyfile, cacertfile=cacertfile)
 
 
 def _from_variable(context: click.Context, option: str) -> bool:

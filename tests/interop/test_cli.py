@@ -16,6 +16,7 @@ import pytest
 
 from erlang_interop.peers import Peers
 from pybeethoven.testing import free_port
+from tests.certificates import Authority
 from tests.helpers import LIMIT, soon
 from tests.timing import UNIT
 
@@ -159,6 +160,12 @@ async def test_variables_and_cookie_files(cluster: Peers, tmp_path: Path) -> Non
         (["--port", "65536"], "the listener port is 65536; it must be from 1 to 65535"),
         (["--cookie", ""], "the cookie must hold 1 to 255 printable characters"),
         (["--name", "py@192.0.2.1"], "cannot listen on the host of 'py@192.0.2.1'"),
+        (["--listen-port", "any"], "--listen-port is 'any'; it must be a port like 9100, or two"),
+        (["--listen-port", "9-8"], "listen_port is (9, 8)"),
+        (["--interface", "lo"], "use_interface is 'lo'; it must be an address of this machine"),
+        (["--certfile", "py.crt"], "TLS needs both --certfile and --cacertfile"),
+        (["--keyfile", "py.key"], "TLS needs both --certfile and --cacertfile"),
+        (["--certfile", "no.crt", "--cacertfile", "x"], "certfile 'no.crt' can't be read: No such"),
     ],
 )
 async def test_settings_that_cannot_be_used(cluster: Peers, args: list[str], message: str) -> None:
@@ -167,6 +174,23 @@ async def test_settings_that_cannot_be_used(cluster: Peers, args: list[str], mes
     assert (status, out) == (2, "")
     assert message in err
     assert err.count("\n") == 1
+
+
+async def test_over_tls(cluster: Peers, tmp_path: Path) -> None:
+    """With a certificate it joins a cluster that speaks TLS, at the port it was told to have."""
+    authority, host = Authority(tmp_path, "cluster"), "127.0.0.1"
+    certificate = authority.issue("good", host, addresses=(host,))
+    await cluster.start(A, flags=certificate.beam_flags(authority))
+    port = free_port()
+    arguments = [
+        *("--certfile", str(certificate.certfile), "--keyfile", str(certificate.keyfile)),
+        *("--cacertfile", str(authority.certfile), "--listen-port", f"{port}-{port}"),
+        *("--interface", host, "--json"),
+    ]
+    async with running(*options(cluster), *arguments) as process:
+        assert (await next_event(process))["event"] == "joined"
+        _, writer = await asyncio.open_connection(host, port)
+        writer.close()
 
 
 async def test_no_cookie(cluster: Peers, tmp_path: Path) -> None:
