@@ -83,6 +83,10 @@ async def stop_listening(server: asyncio.Server) -> None:
 def _listen(address: str, port: int) -> socket.socket:
     family = socket.AF_INET6 if ":" in address else socket.AF_INET
     both = address == ANY6 and socket.has_dualstack_ipv6()
-    return socket.create_server(
+    listener = socket.create_server(
         (address, port), family=family, backlog=BACKLOG, dualstack_ipv6=both
     )
+    # Accepted sockets have it from here: asyncio sets it on dialled ones only. Without it a message
+    # waits for up to 40 ms when the peer has just been sent another.
+    listener.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+    return listener

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import os
+import socket
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager, suppress
@@ -122,6 +123,17 @@ async def test_cancelled_just_after_registering(
 
 
 # Connecting
+
+
+async def test_nothing_is_held_back(start_node: StartNode) -> None:
+    """Neither end of a connection waits for more to send (TCP_NODELAY)."""
+    a, b = await start_node(A), await start_node(B)
+    await soon(b.connect(A))
+    for node in (a, b):
+        [connection] = node.network._up.values()
+        assert connection._transport is not None
+        sock = connection._transport.get_extra_info("socket")
+        assert sock.getsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY)
 
 
 class Echo(GenServer):
