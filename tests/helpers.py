@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import logging
+import re
 import socket
 from collections.abc import Awaitable
 from typing import TypeVar
@@ -35,6 +37,25 @@ async def soon(awaitable: Awaitable[T]) -> T:
     """What `awaitable` gives, within `LIMIT`."""
     async with asyncio.timeout(LIMIT):
         return await awaitable
+
+
+async def until_logged(caplog: pytest.LogCaptureFixture, pattern: str) -> None:
+    """Wait for a log record in which the regular expression `pattern` is found."""
+    found = asyncio.Event()
+
+    class Handler(logging.Handler):
+        def emit(self, record: logging.LogRecord) -> None:
+            if re.search(pattern, record.getMessage()):
+                found.set()
+
+    handler = Handler()
+    logging.getLogger().addHandler(handler)
+    try:
+        for record in caplog.records:
+            handler.emit(record)
+        await soon(found.wait())
+    finally:
+        logging.getLogger().removeHandler(handler)
 
 
 def atoms(*names: str) -> tuple[Atom, ...]:

@@ -163,8 +163,9 @@ async def attack(strangers: Strangers) -> None:
 async def settle(node: Node) -> None:
     """Wait until only the BEAM is connected, and nothing is half open."""
     async with asyncio.timeout(10 * UNIT):
-        while node.network.connected() != [A] or len(node.network._all) != 1:
-            await asyncio.sleep(0.01)
+        while others := node.network._all - {node.network._up[A]}:
+            await asyncio.gather(*(connection.closed for connection in others))
+    assert node.network.connected() == [A]
 
 
 async def warm_up(strangers: Strangers, node: Node) -> None:

@@ -417,10 +417,15 @@ async def test_peer_with_another_cookie(a: BeamNode, cluster: Peers) -> None:
 
 async def test_both_connect_at_once(a: BeamNode, node: Node) -> None:
     """When both dial at the same moment one connection comes of it, and every message arrives."""
+    await connect_at_once(a, node, turns=30)
+
+
+async def connect_at_once(a: BeamNode, node: Node, *, turns: int) -> None:
+    """Let both dial, each turn a bit later, and disconnect."""
     recorder = Recorder()
     node.spawn(recorder, name="recorder")
     await a.eval("ControlShell.collect(:got, name: :ears)")
-    for turn in range(30):
+    for turn in range(turns):
         send = asyncio.create_task(a.eval(f'send({{:recorder, :"{PY}"}}, {turn})'))
         for _ in range(turn):
             await asyncio.sleep(0)

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import logging
-import re
 from collections.abc import AsyncIterator
 from pathlib import Path
 
@@ -15,7 +13,8 @@ from pybeethoven import Atom, Beethoven, From, GenServer, Limits, Node, Term
 from pybeethoven.errors import NoConnection
 from pybeethoven.testing import BeamNode
 from tests.certificates import Authority, Certificate
-from tests.helpers import Recorder, atoms, soon
+from tests.helpers import Recorder, atoms, until_logged
+from tests.interop.test_node import connect_at_once
 from tests.timing import UNIT
 
 A = "a@127.0.0.1"
@@ -121,21 +120,7 @@ async def test_large_messages(a: BeamNode, node: Node) -> None:
 
 async def test_both_connect_at_once(a: BeamNode, node: Node) -> None:
     """When both dial at the same moment one connection comes of it, and every message arrives."""
-    recorder = Recorder()
-    node.spawn(recorder, name="recorder")
-    await a.eval("ControlShell.collect(:got, name: :ears)")
-    for turn in range(10):
-        send = asyncio.create_task(a.eval(f'send({{:recorder, :"{PY}"}}, {turn})'))
-        for _ in range(turn):
-            await asyncio.sleep(0)
-        node.send(("ears", A), turn)
-        assert await recorder.next() == turn
-        assert await a.next_event("got") == (Atom("got"), turn)
-        await send
-        assert node.nodes() == [A]
-        node.disconnect(A)
-        while await a.eval(f':"{PY}" in Node.list(:hidden)'):
-            await asyncio.sleep(0.01)
+    await connect_at_once(a, node, turns=10)
 
 
 async def test_idle_connection_stays(
@@ -314,17 +299,3 @@ def bad_certificate(authority: Authority, stranger: Authority, kind: str) -> Cer
         case "expired":
             return authority.issue(kind, HOST, expired=True)
     return authority.issue(kind, "elsewhere.org")
-
-
-async def until_logged(caplog: pytest.LogCaptureFixture, words: str) -> None:
-    """Wait for a warning with `words` in it."""
-
-    async def look() -> None:
-        while not any(
-            re.search(words, record.getMessage())
-            for record in caplog.records
-            if record.levelno >= logging.WARNING
-        ):
-            await asyncio.sleep(0.01)
-
-    await soon(look())

@@ -314,14 +314,15 @@ async def test_info(start_node: StartNode) -> None:
     assert a.info().connections == []
     assert (a.info().name, a.info().creation, a.info().hidden) == (A, a.network.creation, True)
     assert await soon(a.ping(B))
-    async with asyncio.timeout(LIMIT):
-        while b.info().connections[0].messages_in < 3:  # monitor, call and demonitor
-            await asyncio.sleep(0.001)
+    recorder = Recorder()
+    b.spawn(recorder, name="recorder")
+    a.send(("recorder", B), 1)  # behind the monitor, the call and the demonitor
+    assert await recorder.next() == 1
     [one], [other] = a.info().connections, b.info().connections
     assert (one.peer, other.peer) == (B, A)
     assert one.flags & Flag.FRAGMENTS
     assert one.hidden
-    assert (one.messages_out, other.messages_in) == (3, 3)
+    assert (one.messages_out, other.messages_in) == (4, 4)
     assert one.bytes_out == other.bytes_in - handshake()
     assert one.unsent == 0
     assert one.since <= one.last_heard

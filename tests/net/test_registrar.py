@@ -15,7 +15,7 @@ from pybeethoven.net import epmd as client
 from pybeethoven.net import registrar
 from pybeethoven.net.epmd import Registration, look_up, register
 from pybeethoven.testing import Epmd, find_epmd, free_port
-from tests.helpers import soon
+from tests.helpers import soon, until_logged
 from tests.timing import UNIT
 
 HOST = "127.0.0.1"
@@ -48,12 +48,6 @@ async def found(alive_name: str) -> int:
             port = None
         if port is not None:
             return port
-        await asyncio.sleep(0.002 * UNIT)
-
-
-async def until_logged(caplog: pytest.LogCaptureFixture, text: str) -> None:
-    """Wait for a log message."""
-    while text not in caplog.text:
         await asyncio.sleep(0.002 * UNIT)
 
 
@@ -198,13 +192,13 @@ async def test_epmd_restarts(port: int, caplog: pytest.LogCaptureFixture) -> Non
         await b.start_node()
         await soon(a.connect(B))
         creation, listening = a.network.creation, await look_up("a", HOST)
-    await soon(until_logged(caplog, "EPMD has gone or dropped 'a'"))
-    await soon(until_logged(caplog, "'a' is not registered, trying on: EPMD cannot be reached"))
+    await until_logged(caplog, "EPMD has gone or dropped 'a'")
+    await until_logged(caplog, "'a' is not registered, trying on: EPMD cannot be reached")
     assert a.nodes() == [B]
     async with Epmd(port):
         assert await soon(found("a")) == listening
         await soon(found("b"))
-        await soon(until_logged(caplog, "'a' is registered with EPMD again"))
+        await until_logged(caplog, "'a' is registered with EPMD again")
         assert (a.network.creation, a.nodes()) == (creation, [B])
         await a.stop()
         await b.stop()
@@ -230,7 +224,7 @@ async def test_name_taken_meanwhile(
     async with Epmd(port):
         other = await register("a", 1, hidden=True)
         may_register.set()
-        await soon(until_logged(caplog, "the name 'a' is already registered"))
+        await until_logged(caplog, "the name 'a' is already registered")
         assert await look_up("a", HOST) == 1
         await other.close()
         while await soon(found("a")) != listening:
@@ -243,7 +237,7 @@ async def test_stop_while_epmd_is_away(port: int, caplog: pytest.LogCaptureFixtu
     async with Epmd(port):
         a = Node(A, "cookie")
         await a.start_node()
-    await soon(until_logged(caplog, "EPMD has gone"))
+    await until_logged(caplog, "EPMD has gone")
     await soon(a.stop())
     assert asyncio.all_tasks() == {asyncio.current_task()}
 
@@ -256,7 +250,7 @@ async def test_installed_epmd_is_not_started_again(
     async with Epmd(port):
         a = Node(A, "cookie")
         await a.start_node()
-    await soon(until_logged(caplog, "epmd is installed, and whoever stopped it may start it again"))
+    await until_logged(caplog, "epmd is installed, and whoever stopped it may start it again")
     with pytest.raises(EpmdUnreachable):
         await look_up("a", HOST)
     await a.stop()
