@@ -97,6 +97,10 @@ changed(Pid, Change) ->
     {NewId, NewCreation} = Change(Id, Creation),
     binary_to_term(<<Before/binary, NewId:32, Serial:32, NewCreation:32>>).
 
+%% Names that no process of the target has; Python has its own values for some of the atoms.
+no_names(Target) ->
+    [{{name, Name}, {Name, Target}} || Name <- [nosuch_name, nil, true, 'n\x{e4}m\x{3b5}']].
+
 %% Pids of the target that nobody has.
 nobodies(Target) -> [{dead, dead(Target)}, {never, never(Target)}, {earlier, earlier(Target)}].
 
@@ -133,6 +137,7 @@ of_each(Keys, Messages) -> [lists:keyfind(Key, 2, Messages) || Key <- Keys].
 reasons() ->
     [{normal, normal}, {shutdown, shutdown}, {shutdown_tuple, {shutdown, [1]}}, {kill, kill},
      {killed, killed}, {noproc, noproc}, {custom, {my, <<"reason">>, #{2.5 => nil}}},
+     {odd, {[a | b], <<5:3>>, "text", fun lists:map/2, -1 bsl 70, [], true}}, {nil, nil},
      {large, {large, binary:copy(<<"r">>, ?LARGE)}}].
 
 each(What, Cases, Scene) ->
@@ -257,6 +262,21 @@ scenarios(links) ->
         tell_to(Actor, {all, [{unlink, self()}, {link, self()}, {exit, relinked}]}),
         see(exit, next())
      end},
+     {link_without_connection, fun(Target) ->
+        Actor = actor(Target),
+        disconnect(Target),
+        see(link, link(Actor)),
+        tell_to(Actor, {exit, done}),
+        see(exit, next())
+     end},
+     {link_from_there_without_connection, fun(Target) ->
+        Actor = actor(Target),
+        monitor_node(Target, true),
+        tell_to(Actor, {all, [{leave, node()}, {link, self()}, {send, self(), linked}]}),
+        see(messages, next(2)),
+        tell_to(Actor, {exit, done}),
+        see(exit, next())
+     end},
      {links_and_lost_connection, fun(Target) ->
         [Trapper, Victim, Watcher] = [actor(Target) || _ <- "123"],
         ask(Trapper, {trap_exit, true}),
@@ -273,7 +293,7 @@ scenarios(links) ->
         see(ended, ended(Trapper, fun() -> tell_to(Trapper, {exit, unseen}) end))
      end}];
 
-%% Exit signals that are sent, with exit/2
+%% Exit signals that are sent, with exit/2, also along a chain of links
 
 scenarios(signals) ->
     Sent = [Reason || {Case, _} = Reason <- reasons(), Case =/= large],
@@ -346,6 +366,26 @@ scenarios(signals) ->
                 see(message, ask(Actor, {messages, 1}))
         end
     end) ++
+    each(along_links, Sent, fun(Target, Reason) ->
+        [First, Second] = [actor(Target), actor(Target)],
+        ask(Second, {link, First}),
+        link(Second),
+        ask(Second, ping),
+        case Reason of
+            normal -> exit(First, Reason), see(alive, [ask(Pid, ping) || Pid <- [First, Second]]);
+            _ ->
+                see(second, ended(Second, fun() -> exit(First, Reason) end)),
+                see(exit, next())
+        end
+    end) ++
+    each(along_trapped_links, Sent, fun(Target, Reason) ->
+        [First, Second] = [actor(Target), actor(Target)],
+        ask(Second, {trap_exit, true}),
+        ask(Second, {link, First}),
+        tell_to(First, {exit, Reason}),
+        see(second, ask(Second, {messages, 1})),
+        see(links, ask(Second, links))
+    end) ++
     [{to_nobody, fun(Target) ->
         [see(Which, exit(Pid, boom)) || {Which, Pid} <- nobodies(Target)],
         see(alive, ask(actor(Target), ping))
@@ -388,7 +428,7 @@ scenarios(monitors) ->
         [begin
             see({Which, monitor}, monitor(process, Pid)),
             see({Which, down}, next())
-         end || {Which, Pid} <- nobodies(Target) ++ [{name, {nosuch_name, Target}}]]
+         end || {Which, Pid} <- nobodies(Target) ++ no_names(Target)]
      end},
      {of_nobody_from_actor, fun(Target) ->
         Actor = actor(Target),
@@ -475,6 +515,22 @@ scenarios(monitors) ->
         see(watchers, ask(Actor, watchers)),
         see(ended, ended(Actor, fun() -> tell_to(Actor, {exit, unseen}) end))
      end},
+     {without_connection, fun(Target) ->
+        Actor = actor(Target),
+        disconnect(Target),
+        Ref = monitor(process, Actor),
+        tell_to(Actor, {exit, done}),
+        see(down, {Ref, next()})
+     end},
+     {from_there_without_connection, fun(Target) ->
+        Actor = actor(Target),
+        Child = child(fun() -> ok end),
+        monitor_node(Target, true),
+        tell_to(Actor, {all, [{leave, node()}, {monitor, Child}, {send, self(), monitored}]}),
+        see(messages, next(2)),
+        Child ! {exit, done},
+        see(down, ask(Actor, {messages, 1}))
+     end},
      {tagged, fun(Target) ->
         Actor = actor(Target),
         monitor(process, Actor, [{tag, {my, tag}}]),
@@ -555,6 +611,33 @@ scenarios(aliases) ->
         end),
         see(alive, ask(actor(Target), ping))
      end}] ++
+    each(with_monitor_from_there,
+         [{Kind, Kind} || Kind <- [explicit_unalias, demonitor, reply_demonitor]],
+         fun(Target, Kind) ->
+            Actor = actor(Target),
+            Alias = ask(Actor, {monitor, self(), Kind}),
+            [Alias ! {reply, N} || N <- [1, 2]],
+            see(watchers, begin ask(Actor, ping), watchers(Target) end),
+            see(demonitor, ask(Actor, {demonitor, Alias})),
+            Alias ! {reply, 3},
+            see(unalias, ask(Actor, {unalias, Alias})),
+            see(late, [Alias ! {reply, 4}, Actor ! last]),
+            Count = case Kind of explicit_unalias -> 4; demonitor -> 3; reply_demonitor -> 2 end,
+            see(received, ask(Actor, {messages, Count}))
+         end) ++
+    each(with_monitor_from_there_that_is_down,
+         [{Kind, Kind} || Kind <- [explicit_unalias, demonitor, reply_demonitor]],
+         fun(Target, Kind) ->
+            Actor = actor(Target),
+            Child = child(fun() -> ok end),
+            Alias = ask(Actor, {monitor, Child, Kind}),
+            Child ! {exit, done},
+            see(down, ask(Actor, {messages, 1})),
+            see(late, [Alias ! late, Actor ! last]),
+            Count = case Kind of explicit_unalias -> 2; _ -> 1 end,
+            see(received, ask(Actor, {messages, Count})),
+            see(unalias, ask(Actor, {unalias, Alias}))
+         end) ++
     each(with_monitor, [{Kind, Kind} || Kind <- [explicit_unalias, demonitor, reply_demonitor]],
          fun with_monitor/2) ++
     each(with_monitor_that_is_down,
@@ -627,7 +710,7 @@ scenarios(calls) ->
      end},
      {nobody, fun(Target) ->
         [see(Which, failed_call(To, {echo, 1}))
-         || {Which, To} <- nobodies(Target) ++ [{name, {nosuch_name, Target}}]]
+         || {Which, To} <- nobodies(Target) ++ no_names(Target)]
      end},
      {time_out, fun(Target) ->
         Pid = server(Target),
@@ -689,6 +772,7 @@ scenarios(calls) ->
         Pid = server(Target),
         see(call, gen_server:call(Pid, {twice, first, second})),
         see(next, gen_server:call(Pid, {echo, third})),
+        flush(), % whether the second comes in before the alias is gone is left to chance
         stop(Pid)
      end},
      {reply_from_here, fun(Target) ->
@@ -708,9 +792,50 @@ scenarios(calls) ->
         see(message, {?SERVER, Target} ! {tell, self(), 4}),
         see(told, next(4)),
         [see(Which, gen_server:cast(Nobody, {tell, self(), 5}))
-         || {Which, Nobody} <- nobodies(Target) ++ [{name, {nosuch_name, Target}}]],
+         || {Which, Nobody} <- nobodies(Target) ++ no_names(Target)],
         see(abcast_to_nobody, gen_server:abcast([Target], nosuch_name, {tell, self(), 6})),
         stop(Pid)
+     end},
+     {tags, fun(Target) ->
+        Pid = server(Target),
+        Ref = make_ref(),
+        [begin
+            To ! {'$gen_call', {self(), Tag}, {echo, Tag}},
+            see(Tag, next()),
+            Pid ! {system, {self(), Tag}, suspend},
+            see(Tag, next()),
+            Pid ! {system, {self(), Tag}, resume},
+            see(Tag, next())
+         end || Tag <- [Ref, tag, 1, [], nil, {Ref, node()}, [alias | alias()],
+                        [[alias | alias()] | Ref], [alias | tag], [[alias | tag] | Ref]],
+                To <- [Pid, {?SERVER, Target}]],
+        [begin
+            Pid ! {'$gen_call', {self(), Tag}, {echo, late}},
+            see(Tag, gen_server:call(Pid, {echo, next}))
+         end || Tag <- [[alias | make_ref()], [[alias | make_ref()] | Ref]]],
+        stop(Pid)
+     end},
+     {without_connection, fun(Target) ->
+        Pid = server(Target),
+        disconnect(Target),
+        see(by_pid, gen_server:call(Pid, {echo, 1})),
+        disconnect(Target),
+        see(by_name, gen_server:call({?SERVER, Target}, {echo, 2})),
+        monitor_node(Target, true),
+        Request = gen_server:send_request(Pid, hold),
+        gen_server:cast(Pid, {leave_and_tell, node(), self(), back}),
+        see(response, gen_server:receive_response(Request, ?PATIENCE)),
+        see(messages, next(2)),
+        stop(Pid)
+     end},
+     {trapping_server, fun(Target) ->
+        Pid = server(Target),
+        see(trap, gen_server:call(Pid, {trap_exit, true})),
+        Child = child(fun() -> link(Pid), gen_server:call(Pid, {echo, 1}) end),
+        Child ! {exit, done},
+        exit(Pid, sent),
+        see(kept, of_each([Child, self()], kept(Pid, 2))),
+        see(stopped, ended(Pid, fun() -> gen_server:stop(Pid, shutdown, ?PATIENCE) end))
      end},
      {no_gen_server, fun(Target) ->
         Actor = actor(Target),
@@ -764,7 +889,7 @@ scenarios(requests) ->
         [begin
             Request = gen_server:send_request(To, {echo, 1}),
             see(Which, gen_server:receive_response(Request, ?PATIENCE))
-         end || {Which, To} <- nobodies(Target) ++ [{name, {nosuch_name, Target}}]]
+         end || {Which, To} <- nobodies(Target) ++ no_names(Target)]
      end},
      {lost_connection, fun(Target) ->
         Pid = server(Target),
@@ -850,7 +975,7 @@ scenarios(system) ->
         [begin
             see({Which, state}, caught(fun() -> sys:get_state(To, ?PATIENCE) end)),
             see({Which, suspend}, caught(fun() -> sys:suspend(To, ?PATIENCE) end))
-         end || {Which, To} <- nobodies(Target) ++ [{name, {nosuch_name, Target}}]]
+         end || {Which, To} <- nobodies(Target) ++ no_names(Target)]
      end},
      {unknown, fun(Target) ->
         Pid = server(Target),
@@ -926,7 +1051,7 @@ scenarios(order) ->
      end},
      {to_nobody, fun(Target) ->
         [see(Which, To ! hello)
-         || {Which, To} <- nobodies(Target) ++ [{name, {nosuch_name, Target}}]],
+         || {Which, To} <- nobodies(Target) ++ no_names(Target)],
         see(send, [erlang:send(To, hello, [noconnect]) || To <- [{nosuch_name, Target}]]),
         see(nosuspend, erlang:send_nosuspend({nosuch_name, Target}, hello)),
         see(from_actor, ask(actor(Target), {send, {nosuch_name, node()}, hello})),
@@ -1067,6 +1192,13 @@ failed_call(To, Request, Act) ->
     end),
     Act(),
     receive {caught, Caller, Caught} -> Caught after 2 * ?PATIENCE -> error(no_end) end.
+
+%% What a server has kept, once those are Count messages.
+kept(Pid, Count) ->
+    case gen_server:call(Pid, kept) of
+        Kept when length(Kept) < Count -> kept(Pid, Count);
+        Kept -> Kept
+    end.
 
 responses({Response, Label, Left}) ->
     see(Label, Response),

@@ -61,6 +61,7 @@ obey({link, Pid}) -> link(Pid);
 obey({unlink, Pid}) -> unlink(Pid);
 obey(links) -> {links, Links} = process_info(self(), links), lists:sort(Links);
 obey({monitor, Target}) -> monitor(process, Target);
+obey({monitor, Target, Kind}) -> monitor(process, Target, [{alias, Kind}]);
 obey({demonitor, Ref}) -> demonitor(Ref);
 obey(watchers) -> {monitored_by, Pids} = process_info(self(), monitored_by), lists:sort(Pids);
 obey({register, Name}) -> register(Name, self());
@@ -68,6 +69,7 @@ obey({unregister, Name}) -> unregister(Name);
 obey(alias) -> alias();
 obey(reply_alias) -> alias([reply]);
 obey({unalias, Alias}) -> unalias(Alias);
+obey({leave, Node}) -> leave(Node);
 obey({reply, From, Reply}) -> gen_server:reply(From, Reply), replied.
 
 %% The server.
@@ -88,12 +90,20 @@ handle_call({release, Reply}, _From, State) ->
 handle_call({hand_over, Actor}, From, State) ->
     Actor ! {caller, From},
     {noreply, State};
+handle_call({trap_exit, Flag}, _From, State) ->
+    put(kept, []),
+    {reply, process_flag(trap_exit, Flag), State};
+handle_call(kept, _From, State) -> {reply, get(kept), State};
 handle_call({twice, First, Second}, From, State) ->
     gen_server:reply(From, First),
     {reply, Second, State}.
 
-handle_cast({tell, To, Message}, State) -> To ! Message, {noreply, State};
-handle_cast({exit, Reason}, _State) -> exit(Reason).
+handle_cast(Message, State) -> handle_info(Message, State).
 
 handle_info({tell, To, Message}, State) -> To ! Message, {noreply, State};
-handle_info({exit, Reason}, _State) -> exit(Reason).
+handle_info({exit, Reason}, _State) -> exit(Reason);
+handle_info({leave_and_tell, Node, To, Message}, State) ->
+    leave(Node),
+    To ! Message,
+    {noreply, State};
+handle_info(Message, State) -> put(kept, [Message | get(kept)]), {noreply, State}.

@@ -2,6 +2,11 @@
 
 `erlang_interop/transcript.erl` is run against a Python node and against a BEAM node that have the
 same processes; the two transcripts must be the same.
+
+Not compared is what differs on purpose: the reason of a Python exception, which has no Erlang stack
+(test_rpc.py); what of `sys` a Python process refuses (test_sys.py); `terminate`, which is called
+after exit signals, too; functions of OTP's own modules, as none is there unless it was exported; the
+lists and reasons of a node that is not hidden (test_node.py), as `global` meddles with those.
 """
 
 from __future__ import annotations

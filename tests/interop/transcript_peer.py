@@ -86,6 +86,10 @@ class Actor(Process):
                 return self.unalias(alias)
             case ("monitor", target):
                 return self.monitor(target)
+            case ("monitor", target, kind):
+                return self.monitor(target, alias=kind)
+            case ("leave", node):
+                return self.node.disconnect(node)
             case ("reply", from_, reply):
                 self.node.reply(from_, reply)
                 return Atom("replied")
@@ -129,6 +133,7 @@ class Server(GenServer):
     def __init__(self) -> None:
         self.state: Term = Atom("new")
         self.held: list[From] = []
+        self.kept: list[Term] = []
 
     def format_state(self) -> Term:
         """The state alone, as in Erlang."""
@@ -156,6 +161,11 @@ class Server(GenServer):
             case ("hand_over", actor):
                 self.node.send(actor, (Atom("caller"), from_))
                 return NO_REPLY
+            case ("trap_exit", flag):
+                before, self.trap_exit = self.trap_exit, flag
+                return before
+            case "kept":
+                return self.kept
             case ("twice", first, second):
                 self.node.reply(from_, first)
                 return second
@@ -172,3 +182,8 @@ class Server(GenServer):
                 self.node.send(to, term)
             case ("exit", reason):
                 raise ProcessExit(reason)
+            case ("leave_and_tell", node, to, term):
+                self.node.disconnect(node)
+                self.node.send(to, term)
+            case _:
+                self.kept.append(message)
