@@ -5,8 +5,8 @@ same processes; the two transcripts must be the same.
 
 Not compared is what differs on purpose: the reason of a Python exception, which has no Erlang stack
 (test_rpc.py); what of `sys` a Python process refuses (test_sys.py); `terminate`, which is called
-after exit signals, too; functions of OTP's own modules, as none is there unless it was exported; the
-lists and reasons of a node that is not hidden (test_node.py), as `global` meddles with those.
+after exit signals, too; functions of OTP's own modules, as none is there unless it was exported;
+a node that is not hidden (test_node.py), as `global` meddles with the connections of those.
 """
 
 from __future__ import annotations
@@ -59,8 +59,9 @@ async def play(client: BeamNode, group: str, target: str) -> dict[str, Term]:
 
 def difference(name: str, ours: Term, theirs: Term) -> str:
     """How the two transcripts of a scenario differ; empty if they don't."""
-    texts = [pformat(each, width=90).splitlines() for each in (theirs, ours)]
-    return "\n".join(difflib.unified_diff(*texts, f"{name} BEAM", f"{name} Python", lineterm=""))
+    before, after = (pformat(each, width=90).splitlines() for each in (theirs, ours))
+    lines = difflib.unified_diff(before, after, f"{name} BEAM", f"{name} Python", lineterm="")
+    return "\n".join(lines)
 
 
 async def test_no_group_is_forgotten(client: BeamNode) -> None:

@@ -1,8 +1,7 @@
-"""The processes of `erlang_interop/transcript_peer.erl`, in Python; that file tells what they do."""
+"""The processes of `erlang_interop/transcript_peer.erl` in Python; it tells what they do."""
 
 from __future__ import annotations
 
-import asyncio
 from typing import Any
 
 from pybeethoven import NO_REPLY, Atom, From, GenServer, Node, Pid, Process, Reference, Term
