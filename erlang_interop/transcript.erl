@@ -293,7 +293,7 @@ scenarios(links) ->
         see(ended, ended(Trapper, fun() -> tell_to(Trapper, {exit, unseen}) end))
      end}];
 
-%% Exit signals that are sent, with exit/2, also along a chain of links; but no large reason there:
+%% Exit signals that are sent, with exit/2, also along a chain of links; no large reason ends one:
 %% OTP 25.2.3 sends nothing more over a connection on which two processes that end have megabytes to
 %% say at once
 
