@@ -41,7 +41,7 @@ class Beethoven:
     in `cluster_net`, `cluster_net_mask` and `listener_port`.
     `hidden`: stay out of the peers' `nodes()`; a node that is not gets replicas and roles that it
     cannot hold.
-    `net_ticktime` (seconds): silence after which a peer is down, the same on all nodes.
+    `net_ticktime` (seconds): silence after which a peer is down, best the same on all nodes.
     `epmd`, `listen_port`, `use_interface`, `resolve`: how the node registers, where it listens and
     where it dials, see `Node`.
     `limits`: how much it bears of peers and strangers; by default `Limits()`.

@@ -27,12 +27,16 @@ from pybeethoven.errors import BeethovenError, HandshakeError, NoConnection, Rem
 from pybeethoven.etf import Term
 from pybeethoven.net.buffered import BufferedProtocol
 from pybeethoven.net.limits import Limits
+from pybeethoven.net.ticktime import TickTime
 from pybeethoven.net.writer import Writer
 
 logger = logging.getLogger(__name__)
 
-TICK_INTENSITY = 4
-"""A peer is down after so many tick intervals of silence (OTP's net_tickintensity)."""
+ANSWER_INTERVAL = 0.1
+"""Seconds between two looks whether a peer that sends hears anything from us; the shortest tick
+interval of OTP is 0.25."""
+
+_NEARLY = 0.999  # sums of intervals are not exact
 
 
 class ConnectionOwner(Protocol):
@@ -52,6 +56,9 @@ class ConnectionOwner(Protocol):
     ) -> None:
         """A control message came, with its payload or `NOTHING`."""
 
+    def peer_silent(self, connection: Connection) -> None:
+        """Nothing has come for half of the time after which the peer is down."""
+
     def connection_down(self, connection: Connection, reason: BeethovenError) -> None:
         """The connection ended, up or not. Comes exactly once for each connection."""
 
@@ -59,8 +66,8 @@ class ConnectionOwner(Protocol):
 class Connection(BufferedProtocol):
     """The asyncio driver of one connection.
 
-    `net_ticktime` (seconds): silence for longer than this ends it; a tick is sent in each quarter
-    of it in which nothing else was. `limits`: what the peer may take and send.
+    `ticktime`: silence for longer than its limit ends it; a tick is sent in each of its intervals
+    in which nothing else was. `limits`: what the peer may take and send.
     """
 
     writer: Writer
@@ -71,19 +78,21 @@ class Connection(BufferedProtocol):
         handshake: Handshake,
         owner: ConnectionOwner,
         *,
-        net_ticktime: float,
+        ticktime: TickTime,
         limits: Limits,
     ) -> None:
         self._handshake = handshake
         self._owner = owner
-        self._tick_interval = net_ticktime / TICK_INTENSITY
+        self._ticktime = ticktime
         self._limits = limits
         self._loop = asyncio.get_running_loop()
         self._transport: asyncio.Transport | None = None
         self._timer: asyncio.TimerHandle | None = None
         self._reader: MessageReader | None = None
-        self._silent_intervals = self._stalled_intervals = 0
+        self._silence = self._stall = 0.0
         self._heard = False
+        self._next_answer = 0.0
+        self._bytes_out_at_answer = 0
         self.peer: Identity | None = None
         self._name = ""
         self.flags = Flag(0)
@@ -145,6 +154,8 @@ class Connection(BufferedProtocol):
                 self._receive_handshake(data)
             else:
                 self._receive_messages(self._reader, data)
+                if self.last_heard >= self._next_answer:
+                    self._answer()
         except RemoteError as error:
             self._log("closing the connection to %s: %s", error)
             self._write_handshake()
@@ -256,22 +267,38 @@ class Connection(BufferedProtocol):
         text = f"the handshake with {self.peer_name} took over {seconds:g} seconds"
         self.close(HandshakeError(text), flush=False)
 
-    def _schedule_tick(self) -> None:
-        self._timer = self._loop.call_later(self._tick_interval, self._tick)
+    def tick_anew(self) -> None:
+        """The tick time has changed: tick now, and go on with its new interval."""
+        if self._reader is not None and self._timer is not None and not self._ended:
+            self._timer.cancel()
+            self._tick(0)
 
-    def _tick(self) -> None:
-        self._silent_intervals = 0 if self._heard else self._silent_intervals + 1
-        self._stalled_intervals = 0 if self.writer.tick() else self._stalled_intervals + 1
+    def _answer(self) -> None:
+        """Tick, if nothing was written since the last look: a peer whose tick time is much shorter
+        than ours would else believe us to be down. That counts as written, so that two of us don't
+        answer each other for ever."""
+        self._next_answer = self.last_heard + ANSWER_INTERVAL
+        before = self.writer.bytes_out
+        if before == self._bytes_out_at_answer:
+            self.writer.beat()
+        self._bytes_out_at_answer = before
+
+    def _schedule_tick(self) -> None:
+        interval = self._ticktime.interval
+        self._timer = self._loop.call_later(interval, self._tick, interval)
+
+    def _tick(self, interval: float) -> None:
+        self._silence = 0 if self._heard else self._silence + interval
+        self._stall = 0 if self.writer.tick() else self._stall + interval
         self._heard = False
-        what = (
-            "was silent"
-            if self._silent_intervals >= TICK_INTENSITY
-            else "took nothing of what was sent to it"
-        )
-        if max(self._silent_intervals, self._stalled_intervals) < TICK_INTENSITY:
+        limit = self._ticktime.limit * _NEARLY
+        if max(self._silence, self._stall) < limit:
             self._schedule_tick()
+            if self._silence >= limit / 2:
+                self._owner.peer_silent(self)
             return
-        seconds = TICK_INTENSITY * self._tick_interval
+        what = "was silent" if self._silence >= limit else "took nothing of what was sent to it"
+        seconds = self._ticktime.limit
         self._give_up(
             NoConnection(f"{self.peer_name} {what} for net_ticktime, {seconds:g} seconds")
         )

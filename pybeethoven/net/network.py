@@ -33,6 +33,7 @@ from pybeethoven.net.limits import Limits
 from pybeethoven.net.names import NO_NAME, check_reach, split_name, unnamed_host
 from pybeethoven.net.observe import Announcer, ConnectionEvents, NodeInfo, describe
 from pybeethoven.net.registrar import EpmdSetting
+from pybeethoven.net.ticktime import TickTime
 from pybeethoven.net.tls import TlsContexts, TlsOptions
 from pybeethoven.net.tls_layer import TlsLayer
 
@@ -61,6 +62,9 @@ class NetworkOwner(Protocol):
 
     def message_received(self, peer: str, control: tuple[Term, ...], message: Term) -> None:
         """A control message came, with its payload or `NOTHING`."""
+
+    def peer_silent(self, peer: str) -> None:
+        """Nothing has come from `peer` for half of the time after which it is down."""
 
 
 @dataclass
@@ -104,8 +108,6 @@ class Network:
         limits: Limits | None = None,
         tls: TlsOptions | None = None,
     ) -> None:
-        if not net_ticktime > 0:
-            raise ConfigError(f"net_ticktime is {net_ticktime}; it must be more than 0 seconds")
         self._door: Door | None = None
         if name is not None:
             self._door = Door(
@@ -124,7 +126,8 @@ class Network:
         self._cookie = cookie
         self._owner = owner
         self._hidden = hidden
-        self._net_ticktime = net_ticktime
+        self._ticktime = TickTime(net_ticktime)
+        self._transition: asyncio.TimerHandle | None = None
         self._limits = limits or Limits()
         self._tls = None if tls is None else TlsContexts(tls)
         self._length_size = LENGTH_SIZE if tls is None else TLS_LENGTH_SIZE
@@ -201,6 +204,7 @@ class Network:
 
     async def _stop(self) -> None:
         self._running = False
+        self._end_transition()
         if self._door is not None:
             await self._door.close()
         for dial in self._dials:
@@ -314,6 +318,39 @@ class Network:
         connection.close(NoConnection(f"disconnected from {peer}"))
         return True
 
+    @property
+    def ticktime(self) -> TickTime:
+        """How long peers may be silent."""
+        return self._ticktime
+
+    def set_ticktime(self, seconds: float, transition_period: float) -> None:
+        """Change the tick time, unless a change is under way; see `Node.set_net_ticktime`.
+
+        Raises `ConfigError`.
+        """
+        if not transition_period >= 0:
+            raise ConfigError(
+                f"the transition period is {transition_period}; it takes 0 seconds or more"
+            )
+        self._ticktime.change(seconds)
+        if not self._running:
+            self._ticktime.end_change()
+            return
+        loop = asyncio.get_running_loop()
+        self._transition = loop.call_later(transition_period, self._end_transition)
+        self._tick_anew()
+
+    def _end_transition(self) -> None:
+        if self._transition is not None:
+            self._transition.cancel()
+            self._transition = None
+            self._ticktime.end_change()
+            self._tick_anew()
+
+    def _tick_anew(self) -> None:
+        for connection in list(self._up.values()):
+            connection.tick_anew()
+
     def _check_peer(self, peer: str) -> None:
         split_name(peer)
         if self._identity is not None:
@@ -409,7 +446,7 @@ class Network:
         connection = Connection(
             handshake,
             self,
-            net_ticktime=self._net_ticktime,
+            ticktime=self._ticktime,
             limits=self._limits,
         )
         self._all.add(connection)
@@ -478,6 +515,10 @@ class Network:
     ) -> None:
         """Hand a message on."""
         self._owner.message_received(connection.peer_name, control, message)
+
+    def peer_silent(self, connection: Connection) -> None:
+        """Hand it on."""
+        self._owner.peer_silent(connection.peer_name)
 
     def connection_down(self, connection: Connection, reason: BeethovenError) -> None:
         """A connection ended: a peer is down, or an attempt has failed or been superseded."""

@@ -131,12 +131,17 @@ class Writer:
     def tick(self) -> bool:
         """Say that we live, unless something was written since the last tick, or waits. Gives
         whether the peer has taken anything since, or nothing is too much."""
-        if not self._wrote and self._direct:
-            self._write(bytearray(TICK))
+        if not self._wrote:
+            self.beat()
         self._wrote = False
         taken = self.bytes_out - self._transport.get_write_buffer_size()
         moved, self._taken = taken != self._taken, taken
         return moved or not (self.busy or self.full)
+
+    def beat(self) -> None:
+        """Say that we live, unless something waits that will say so."""
+        if self._direct:
+            self._write(bytearray(TICK))
 
     def pause(self) -> None:
         """The transport is full."""

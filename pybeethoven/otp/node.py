@@ -97,7 +97,8 @@ class Node:
     `name`: like `py@127.0.0.1`. `cookie`: the cluster's secret; without one `~/.erlang.cookie` is
     read. `hidden`: connected nodes don't list it in `nodes()`, and `global` leaves it alone; only a
     hidden node is safe in a cluster that creates Mnesia tables on `[node() | nodes()]`.
-    `net_ticktime` (seconds): silence after which a peer is down; must be the same on all nodes.
+    `net_ticktime` (seconds): silence after which a peer is down. It should be the same on all
+    nodes, for one and the same to be said of a peer by all; see `set_net_ticktime`.
     `limits`: how much it bears of peers and strangers; by default `Limits()`. `tls`: speak TLS with
     all peers, as a BEAM does with `-proto_dist inet_tls`.
 
@@ -705,6 +706,33 @@ class Node:
         """
         await self.network.drain(peer)
 
+    @property
+    def net_ticktime(self) -> float:
+        """Seconds of silence after which a peer is down, or will be once a change is over."""
+        return self.network.ticktime.seconds
+
+    def set_net_ticktime(self, seconds: float, transition_period: float = 60) -> Term:
+        """Change `net_ticktime`; all nodes should be told to within `transition_period` (seconds).
+
+        Until that is over, peers may be silent for the longer of the old and the new time, and
+        ticks are sent as often as the shorter one asks for. Gives what Erlang's function does:
+        `change_initiated`, `unchanged`, or `(ongoing_change_to, seconds)` when another change is
+        not over. With `node.export("net_kernel", node.set_net_ticktime)` a BEAM can set it by rpc.
+
+        A peer whose time differs is not taken for dead, nor takes us for it: one that is silent for
+        half of `net_ticktime` is asked whether it lives, and one that sends is answered with ticks.
+
+        Raises `ConfigError`.
+        Source: https://www.erlang.org/doc/apps/kernel/net_kernel.html#set_net_ticktime/2
+        """
+        ticktime = self.network.ticktime
+        if ticktime.changing:
+            return (Atom("ongoing_change_to"), ticktime.seconds)
+        if seconds == ticktime.seconds:
+            return Atom("unchanged")
+        self.network.set_ticktime(seconds, transition_period)
+        return Atom("change_initiated")
+
     def info(self) -> NodeInfo:
         """Its name, and how its connections are: traffic, what waits, when heard of."""
         return self.network.info()
@@ -744,6 +772,14 @@ class Node:
         if was_up:
             for process in list(self._node_monitors.values()):
                 process.deliver((NODEDOWN, peer))
+
+    def peer_silent(self, peer: Atom) -> None:
+        """Ask a peer whether it lives; its answer is heard by the network, which calls this, and
+        nobody else."""
+        asker = self._outside.pid
+        tag = ImproperList([ALIAS], self.make_reference())
+        question = (GEN_CALL, (asker, tag), (Atom("is_auth"), self.name))
+        self.network.send(peer, *control.reg_send(asker, net_kernel.NAME, question))
 
     def make_reference(self) -> Reference:
         """A reference that no other is equal to."""

@@ -72,6 +72,10 @@ class Signals:
         """A connection ended, or could not be made."""
         self._node.node_down(Atom(peer), was_up=was_up)
 
+    def peer_silent(self, peer: str) -> None:
+        """Nothing has come from a peer for a while."""
+        self._node.peer_silent(Atom(peer))
+
     def message_received(self, peer: str, received: Control, message: Term) -> None:
         """Do what a control message says.
 

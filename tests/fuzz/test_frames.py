@@ -19,6 +19,7 @@ from pybeethoven.errors import BeethovenError, DecodeError, ProtocolError, Remot
 from pybeethoven.etf import decode
 from pybeethoven.net.connection import Connection
 from pybeethoven.net.limits import Limits
+from pybeethoven.net.ticktime import TickTime
 from tests.dist.samples import PASS_THROUGH, WITH_HEADER, signals
 from tests.dist.test_framing import fragments
 from tests.fuzz.strategies import at_most, changed, cut
@@ -89,6 +90,9 @@ class Told:
         """Keep it."""
         self.messages.append((control, message))
 
+    def peer_silent(self, connection: Connection) -> None:
+        """Let it be."""
+
     def connection_down(self, connection: Connection, reason: BeethovenError) -> None:
         """Keep the reason."""
         self.reasons.append(reason)
@@ -115,7 +119,7 @@ async def play(flags: Flag, parts: list[bytes]) -> Told:
     """Let a connection that was dialled receive `parts`."""
     told = Told()
     handshake = Handshake.acceptor(Identity(OWN.name, flags, 7), COOKIE, CHALLENGE)
-    connection = Connection(handshake, told, net_ticktime=60, limits=Limits())
+    connection = Connection(handshake, told, ticktime=TickTime(60), limits=Limits())
     connection.connection_made(Sink())
     for part in parts:
         connection.data_received(part)

@@ -384,27 +384,6 @@ async def test_rpc_to_a_beam(a: BeamNode, node: Node) -> None:
         await node.rpc("nosuch@127.0.0.1", "erlang", "node", [])
 
 
-async def test_idle_and_silent_peers(cluster: Peers) -> None:
-    """With ticks both ways an idle connection stays; a frozen peer is down after net_ticktime."""
-    ticktime = max(1, round(UNIT))
-    a = await cluster.start_bare(A, flags=["-kernel", "net_ticktime", str(ticktime)])
-    async with Node(PY, cluster.cookie, net_ticktime=ticktime) as node:
-        recorder = Recorder()
-        node.spawn(recorder)
-        await node.connect(A)
-        await a.eval(f'ControlShell.collect(:seen, setup: fn -> Node.monitor(:"{PY}", true) end)')
-        node.monitor_nodes(recorder)
-        with pytest.raises(TimeoutError):
-            await asyncio.wait_for(recorder.messages.get(), 3 * ticktime)
-        loop = asyncio.get_running_loop()
-        a.freeze()
-        frozen = loop.time()
-        assert await recorder.next() == atoms("nodedown", A)
-        assert loop.time() - frozen > 0.7 * ticktime
-        a.thaw()
-        assert await a.next_event("seen") == (Atom("seen"), atoms("nodedown", PY))
-
-
 async def test_peer_with_another_cookie(a: BeamNode, cluster: Peers) -> None:
     """Neither side gets through with a wrong cookie; ours says that this is the likely cause."""
     async with Node(PY, "another") as node:

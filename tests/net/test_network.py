@@ -72,13 +72,6 @@ def test_bad_name(name: str, text: str) -> None:
     assert text in str(caught.value)
 
 
-@pytest.mark.parametrize("net_ticktime", [0, -1.0, float("nan")])
-def test_bad_ticktime(net_ticktime: float) -> None:
-    """Ticks need time."""
-    with pytest.raises(ConfigError, match="net_ticktime is"):
-        Node(A, "cookie", net_ticktime=net_ticktime)
-
-
 # Starting
 
 

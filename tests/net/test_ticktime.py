@@ -1,0 +1,115 @@
+"""Tick times that change, and nodes whose tick times differ."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+
+import pytest
+
+from pybeethoven import Atom, Node
+from pybeethoven.dist.framing import TICK
+from pybeethoven.errors import ConfigError
+from pybeethoven.net import connection
+from pybeethoven.net.ticktime import TickTime
+from pybeethoven.testing import Epmd
+from tests.helpers import atoms, soon
+from tests.net.test_limits import silent_peer, until_up
+from tests.net.test_network import A, B, watcher
+from tests.timing import UNIT
+
+BAD = [0, -1.0, float("nan")]
+
+
+def test_change() -> None:
+    """While it changes, peers may be silent for the longer time and are ticked for the shorter."""
+    ticktime = TickTime(8)
+    assert (ticktime.limit, ticktime.interval, ticktime.changing) == (8, 2, False)
+    for seconds in (4, 16):
+        ticktime.change(seconds)
+        assert (ticktime.limit, ticktime.interval) == (max(8, seconds), min(8, seconds) / 4)
+        assert ticktime.changing
+        ticktime.end_change()
+        assert (ticktime.limit, ticktime.interval) == (seconds, seconds / 4)
+        ticktime = TickTime(8)
+
+
+@pytest.mark.parametrize("seconds", BAD)
+def test_bad_ticktime(seconds: float) -> None:
+    """Ticks need time."""
+    with pytest.raises(ConfigError, match="net_ticktime is"):
+        Node(A, "cookie", net_ticktime=seconds)
+    node = Node(A, "cookie")
+    with pytest.raises(ConfigError, match="net_ticktime is"):
+        node.set_net_ticktime(seconds)
+    assert node.net_ticktime == 60
+    with pytest.raises(ConfigError, match="transition period"):
+        node.set_net_ticktime(8, -1)
+
+
+async def test_set(epmd: Epmd) -> None:
+    """It holds at once while the node does not run; else there is a transition, one at a time,
+    which ends with the node at the latest."""
+    node = Node(A, "cookie", net_ticktime=8)
+    assert node.set_net_ticktime(4) == "change_initiated"
+    assert node.set_net_ticktime(4) == "unchanged"
+    async with node:
+        assert node.set_net_ticktime(2, 0) == "change_initiated"
+        assert node.net_ticktime == 2
+        await asyncio.sleep(0.01 * UNIT)
+        assert node.set_net_ticktime(60) == "change_initiated"
+        assert node.set_net_ticktime(8) == (Atom("ongoing_change_to"), 60)
+        assert node.net_ticktime == 60
+    assert node.set_net_ticktime(60) == "unchanged"
+
+
+@pytest.mark.parametrize("times", [(0.4, 0.2), (0.2, 0.4)])
+async def test_silence_in_transition(epmd: Epmd, times: tuple[float, float]) -> None:
+    """A peer that falls silent when a change has begun has the longer of the two times."""
+    before, after = (each * UNIT for each in times)
+    async with Node(A, "cookie", net_ticktime=before) as a:
+        heard = watcher(a)
+        start = time.monotonic()
+        async with silent_peer():
+            assert await heard.next() == atoms("nodeup", B)
+            a.set_net_ticktime(after, 10 * UNIT)
+            assert await heard.next() == atoms("nodedown", B)
+            assert time.monotonic() - start >= 0.4 * UNIT
+
+
+async def test_times_that_differ(epmd: Epmd) -> None:
+    """Each judges the other by its own time, and neither loses the other."""
+    async with (
+        Node(A, "cookie", net_ticktime=0.4 * UNIT) as a,
+        Node(B, "cookie", net_ticktime=400 * UNIT) as b,
+    ):
+        await soon(a.connect(B))
+        heard = watcher(a)
+        await asyncio.sleep(2 * UNIT)
+        assert heard.messages.empty()
+        assert b.nodes() == [A]
+
+
+async def test_every_second_tick_is_answered(epmd: Epmd, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where nothing else is written, one tick out of two: an answer calls for no other, so that two
+    nodes that have nothing to say do not keep each other awake."""
+    monkeypatch.setattr(connection, "ANSWER_INTERVAL", 0)
+    async with Node(A, "cookie") as a, silent_peer():
+        await until_up(a, B)
+        before = a.info().connections[0].bytes_out
+        for _ in range(10):
+            a.network._up[B].data_received(TICK)
+        assert a.info().connections[0].bytes_out - before in (4 * len(TICK), 5 * len(TICK))
+
+
+async def test_answers_end(epmd: Epmd, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Between two nodes that answer without pause it is quiet at once."""
+    monkeypatch.setattr(connection, "ANSWER_INTERVAL", 0)
+    async with Node(A, "cookie") as a, Node(B, "cookie") as b:
+        for node, peer in ((a, B), (b, A), (a, B)):
+            assert await node.ping(peer)
+            node.cast(("nobody", peer), 1)
+        await asyncio.sleep(0.1 * UNIT)
+        before = sum(node.info().connections[0].bytes_out for node in (a, b))
+        await asyncio.sleep(0.1 * UNIT)
+        assert sum(node.info().connections[0].bytes_out for node in (a, b)) == before
