@@ -139,8 +139,10 @@ def say_and_leave(sock: socket.socket, data: bytes) -> None:
         sock.shutdown(socket.SHUT_WR)
         while sock.recv(65_536):
             pass
-    except ConnectionError:
-        return  # it was closed with something unread
+    except TimeoutError:
+        raise
+    except OSError:
+        return  # it was closed with something unread, maybe before all was said
 
 
 def main(port: str, cookie: str, what: str, number: str) -> None:
