@@ -3,7 +3,7 @@
 
 PYTHON ?= python3
 BIN := .venv/bin
-PACKAGES := erlang-base erlang-mnesia erlang-ssl elixir
+PACKAGES := $(shell cat erlang_interop/packages.txt)
 HAS_APPLICATIONS := erl -noshell -eval \
 	'halt(length([A || A <- [mnesia, ssl], is_tuple(code:lib_dir(A))]))'
 PYTEST_ARGS ?=

@@ -25,12 +25,17 @@ from pathlib import Path
 from typing import Final, TypeAlias
 
 SUITES: Final = ("bookworm", "trixie", "sid")
-PACKAGES: Final = ("erlang-base", "erlang-mnesia", "elixir")
+PACKAGES: Final = Path(__file__).with_name("packages.txt").read_text().split()
 TREE: Final = Path(__file__).resolve().parent.parent
 _INSIDE: Final = "MATRIX_NAMESPACE"
 _DONE: Final = "matrix-root-is-complete"
 _OUTCOMES: Final = {"failure": "failed", "error": "failed", "skipped": "skipped"}
-_RELEASE: Final = "io:put_chars(erlang:system_info(otp_release)), halt()."
+_VERSION: Final = (
+    "Release = erlang:system_info(otp_release),"
+    'Path = filename:join([code:root_dir(), "releases", Release, "OTP_VERSION"]),'
+    "{ok, Version} = file:read_file(Path),"
+    "io:put_chars(Version), halt()."
+)
 
 Counts: TypeAlias = dict[str, Counter[str]]
 """How many tests of each module passed, failed and were skipped."""
@@ -45,7 +50,7 @@ class Column:
     """What one release gave."""
 
     suite: str
-    release: str
+    version: str
     counts: Counts
 
     @property
@@ -104,22 +109,37 @@ def _run_suite(suite: str, options: argparse.Namespace) -> Column:
 
 
 def _make_root(suite: str, roots: Path) -> Path:
-    """The root of a release; what an interrupted run left of it is made anew."""
-    root = roots / suite
-    if (root / _DONE).exists():
-        return root
+    """The root of a release. One that lacks packages, or was never finished, is made anew."""
+    root, log = roots / suite, roots / f"{suite}.log"
+    if not _is_complete(root):
+        _remove(root)
+        print(f"Making {suite} in {root}; the log is {log}", flush=True)
+        roots.mkdir(parents=True, exist_ok=True)
+        _debootstrap(suite, root, log)
+        (root / _DONE).write_text("\n".join(PACKAGES))
+    return root
+
+
+def _is_complete(root: Path) -> bool:
+    done = root / _DONE
+    return done.exists() and set(PACKAGES) <= set(done.read_text().split())
+
+
+def _remove(root: Path) -> None:
+    if f" {root}/" in Path("/proc/self/mountinfo").read_text():
+        raise MatrixError(f"{root} is to be removed, but something is mounted in it")
     if root.exists():
         shutil.rmtree(root)
-    roots.mkdir(parents=True, exist_ok=True)
-    log = roots / f"{suite}.log"
-    print(f"Making {suite} in {root}; the log is {log}", flush=True)
-    include = ",".join(PACKAGES)
-    options = ["--variant=minbase", f"--include={include}"]
+
+
+def _debootstrap(suite: str, root: Path, log: Path) -> None:
+    options = ["--variant=minbase", f"--include={','.join(PACKAGES)}"]
     command = ["debootstrap", *options, suite, str(root), _mirror()]
     with log.open("w") as output:
-        subprocess.run(command, check=True, stdout=output, stderr=subprocess.STDOUT)
-    (root / _DONE).touch()
-    return root
+        done = subprocess.run(command, check=False, stdout=output, stderr=subprocess.STDOUT)
+    if done.returncode:
+        end = "\n".join(log.read_text().splitlines()[-10:])
+        raise MatrixError(f"debootstrap failed; {log} ends with\n{end}")
 
 
 def _mirror() -> str:
@@ -150,10 +170,10 @@ def _bind(source: Path, root: Path) -> None:
 
 def _test(suite: str, root: Path, directory: Path, arguments: list[str]) -> Column:
     erl, _ = (_wrapper(directory, root, command) for command in ("erl", "epmd"))
-    release = _output(erl, "-noinput", "-boot", "no_dot_erlang", "-eval", _RELEASE)
+    version = _output(erl, "-noinput", "-boot", "no_dot_erlang", "-eval", _VERSION)
     elixir = Path(_output("chroot", root, "readlink", "-f", "/usr/bin/elixir")).parent.parent
     results = directory / "results.xml"
-    print(f"Running {' '.join(arguments)} on OTP {release} ({suite})", flush=True)
+    print(f"Running {' '.join(arguments)} on OTP {version} ({suite})", flush=True)
     subprocess.run(
         [
             *(sys.executable, "-m", "pytest", "-q", f"--junitxml={results}", f"--erl={erl}"),
@@ -163,14 +183,15 @@ def _test(suite: str, root: Path, directory: Path, arguments: list[str]) -> Colu
         env={**os.environ, "PATH": f"{directory}:{os.environ['PATH']}"},
         check=False,
     )
-    return Column(suite, release, _read_results(results))
+    return Column(suite, version, _read_results(results))
 
 
 def _wrapper(directory: Path, root: Path, command: str) -> Path:
     """A command that runs in the root, in place of the shell: a signal to it reaches the BEAM."""
     path = directory / command
+    chroot = f"{shutil.which('chroot')} {shlex.quote(str(root))}"
     inside = "/usr/bin/env HOME=/root PATH=/usr/sbin:/usr/bin:/sbin:/bin"
-    path.write_text(f'#!/bin/sh\nexec chroot {shlex.quote(str(root))} {inside} {command} "$@"\n')
+    path.write_text(f'#!/bin/sh\nexec {chroot} {inside} {command} "$@"\n')
     path.chmod(0o755)
     return path
 
@@ -186,7 +207,7 @@ def _read_results(results: Path) -> Counts:
 
 def _table(columns: list[Column]) -> str:
     modules = sorted({module for column in columns for module in column.counts})
-    rows = [["", *(f"OTP {column.release} ({column.suite})" for column in columns)]]
+    rows = [["", *(f"OTP {column.version} ({column.suite})" for column in columns)]]
     rows += [[m, *(_cell(column.counts.get(m)) for column in columns)] for m in modules]
     total = [_cell(sum(column.counts.values(), Counter()) or None) for column in columns]
     rows.append(["all", *total])
