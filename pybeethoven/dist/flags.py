@@ -43,6 +43,7 @@ class Flag(IntFlag):
     V4_NC = 1 << 34
     ALIAS = 1 << 35
     ALTACT_SIG = 1 << 37
+    NATIVE_RECORDS = 1 << 38
 
 
 REQUIRED: Final = (
@@ -76,6 +77,7 @@ OFFERED: Final = (
     | Flag.SPAWN
     | Flag.V4_NC
     | Flag.ALIAS
+    | Flag.NATIVE_RECORDS
 )
 """What this node offers, hidden (no PUBLISHED) and without an atom cache."""
 

@@ -13,13 +13,14 @@ from __future__ import annotations
 import struct
 import zlib
 from collections.abc import Callable
+from functools import partial
 from itertools import repeat
 from operator import length_hint
 from typing import TypeAlias
 
 from pybeethoven.errors import DecodeError, EncodeError
 from pybeethoven.etf.encoder import encode
-from pybeethoven.etf.terms import Fun, ImproperList, Map, Term
+from pybeethoven.etf.terms import ATOM_TYPES, Fun, ImproperList, Map, NativeRecord, Term
 from pybeethoven.etf.values import VALUE_READERS, cached_atoms, check_length, new_atom
 
 MAX_DEPTH = 512
@@ -234,7 +235,28 @@ def _map(items: list[Term]) -> dict[Term, Term] | Map:
     return Map(list(zip(keys, values, strict=True)))
 
 
+# RECORD_EXT: 67 NumFields:32 Flags:8 Module Name FieldNames Values, 1 of the flags being "exported"
+def _open_record(data: bytes, pos: int) -> tuple[int, int, _Finish]:
+    (size,) = _u32(data, pos + 1)
+    if data[pos + 5] > 1:
+        raise DecodeError(f"a native record with the flags {data[pos + 5]}, where 0 and 1 can be")
+    check_length(data, pos + 6, 2 + 2 * size)
+    return 2 + 2 * size, pos + 6, partial(_record, exported=data[pos + 5] == 1)
+
+
+def _record(items: list[Term], *, exported: bool) -> NativeRecord:
+    start = len(items) // 2 + 1
+    module, name, *names = atoms = items[:start]
+    if not all(isinstance(atom, ATOM_TYPES) for atom in atoms):
+        raise DecodeError("a native record whose names are not all atoms")
+    fields = dict(zip(names, items[start:], strict=True))
+    if len(fields) != len(names):
+        raise DecodeError("a native record that has a field twice")
+    return NativeRecord(module, name, fields, exported)
+
+
 _OPENERS_BY_TAG: dict[int, _Opener] = {
+    67: _open_record,
     104: _small_tuple,
     105: _large_tuple,
     108: _open_list,

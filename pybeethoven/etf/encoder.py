@@ -18,6 +18,7 @@ from typing import Any, NoReturn, TypeAlias
 
 from pybeethoven.errors import EncodeError
 from pybeethoven.etf.terms import (
+    ATOM_TYPES,
     MAX_ATOM_CHARACTERS,
     Atom,
     BitString,
@@ -25,6 +26,7 @@ from pybeethoven.etf.terms import (
     Fun,
     ImproperList,
     Map,
+    NativeRecord,
     Pid,
     Port,
     Reference,
@@ -346,6 +348,18 @@ def _map(buffer: bytearray, term: Map) -> Iterable[Term]:
     return _checked_pairs(buffer, pairs)
 
 
+# RECORD_EXT: 67 NumFields:32 Flags:8 Module Name FieldNames Values, 1 of the flags being "exported"
+def _record(buffer: bytearray, term: NativeRecord) -> Iterable[Term]:
+    names = term.module, term.name, *term.fields
+    if not all(isinstance(name, ATOM_TYPES) for name in names):
+        raise EncodeError("a NativeRecord's module, name and names of fields are Atoms")
+    if len(set(map(encode, term.fields))) != len(term.fields):
+        raise EncodeError("a NativeRecord with a field twice, once as True and as Atom('true')")
+    buffer += _head(67, len(term.fields))
+    buffer.append(term.exported)
+    return chain(names, term.fields.values())
+
+
 def _checked_pairs(buffer: bytearray, pairs: list[tuple[Term, Term]]) -> Iterator[Term]:
     """A BEAM closes the connection on which it gets a map that has a key twice."""
     seen = set()
@@ -376,6 +390,7 @@ _WRITERS: dict[type, _Writer] = {
     list: _list,
     dict: _dict,
     Map: _map,
+    NativeRecord: _record,
     ImproperList: _improper_list,
     BitString: _bit_string,
     Pid: _pid,

@@ -25,6 +25,7 @@ from pybeethoven.etf.terms import (
     Fun,
     ImproperList,
     Map,
+    NativeRecord,
     Pid,
     Port,
     Reference,
@@ -34,7 +35,8 @@ from pybeethoven.etf.terms import (
 Key: TypeAlias = tuple[Any, ...]
 """What stands for a term; compare and hash it, but don't look inside."""
 
-# number < atom < reference < fun < port < pid < tuple < map < nil < list < bit string
+# number < atom < reference < fun < port < pid < tuple < native record < map < nil < list
+# < bit string
 NUMBER: Final = 0
 ATOM: Final = 1
 REFERENCE: Final = 2
@@ -42,10 +44,11 @@ FUN: Final = 3
 PORT: Final = 4
 PID: Final = 5
 TUPLE: Final = 6
-MAP: Final = 7
-NIL: Final = 8
-CONS: Final = 9
-BITS: Final = 10
+RECORD: Final = 7
+MAP: Final = 8
+NIL: Final = 9
+CONS: Final = 10
+BITS: Final = 11
 
 
 def order_key(term: Term) -> Key:
@@ -207,6 +210,15 @@ def _tuple(tokens: _Tokens, term: tuple[Term, ...]) -> Iterable[Term]:
     return term
 
 
+def _record(tokens: _Tokens, term: NativeRecord) -> Iterator[Term]:
+    tokens.append(RECORD)
+    yield term.module
+    yield term.name
+    tokens += (term.exported, len(term.fields))
+    yield from term.fields
+    yield from term.fields.values()
+
+
 def _list(tokens: _Tokens, term: list[Term]) -> Iterator[Term]:
     for element in term:
         tokens.append(CONS)
@@ -283,6 +295,7 @@ _WRITERS: dict[type, _Writer] = {
     list: _list,
     dict: _dict,
     Map: _map,
+    NativeRecord: _record,
     ImproperList: _improper_list,
     BitString: _bit_string,
     Pid: _pid,

@@ -28,6 +28,10 @@ class Atom(str):
         return f"Atom({str(self)!r})"
 
 
+ATOM_TYPES = (Atom, bool, type(None))
+"""The types of atoms, `true`, `false` and `nil` among them."""
+
+
 @dataclass(frozen=True, slots=True)
 class Pid:
     """A process identifier (NEW_PID_EXT)."""
@@ -86,6 +90,19 @@ class ImproperList:
 
     elements: list[Term]
     tail: Term
+
+
+@dataclass(slots=True)
+class NativeRecord:
+    """A native record, `#module:name{field = value}`, which OTP has since 29 (RECORD_EXT).
+
+    `fields` has the values by the fields' names, which are atoms, in the order of the definition.
+    """
+
+    module: Atom
+    name: Atom
+    fields: dict[Atom, Term]
+    exported: bool = True
 
 
 @dataclass(slots=True)

@@ -2,8 +2,9 @@
 
 They are those of OTP 26 and later; OTP 25 lacks `ceil`, `floor`, `is_bitstring`, `is_boolean`,
 `is_function/2`, `max`, `min` and `tuple_size`, and has `binary_part` take bit strings. Integers
-become the nearest float; a BEAM may miss it by one bit where they have more than 64. `self` and
-`node/0`, and what need not evaluate all its arguments, is in `match_spec`.
+become the nearest float; a BEAM may miss it by one bit where they have more than 64. Before OTP 29
+`is_record` fails where its last argument is an atom: there are no native records that it can name.
+`self` and `node/0`, and what need not evaluate all its arguments, is in `match_spec`.
 
 Source: https://www.erlang.org/doc/apps/erts/match_spec.html and
 https://www.erlang.org/doc/apps/erts/erlang.html
@@ -14,7 +15,6 @@ from __future__ import annotations
 import math
 import operator
 from collections.abc import Callable, Iterable
-from types import NoneType
 from typing import Any, Final, TypeAlias
 
 from pybeethoven.etf import (
@@ -24,12 +24,14 @@ from pybeethoven.etf import (
     Fun,
     ImproperList,
     Map,
+    NativeRecord,
     Pid,
     Port,
     Reference,
     Term,
 )
 from pybeethoven.etf.order import exact_key, order_key
+from pybeethoven.etf.terms import ATOM_TYPES
 
 Function: TypeAlias = Callable[..., Term]
 
@@ -105,10 +107,19 @@ def _is_function_of(term: Term, arity: Term) -> bool:
 
 
 def _is_record(term: Term, tag: Term, size: Term) -> bool:
-    if not isinstance(tag, Atom | bool | NoneType) or not -_SMALL <= _need(int, size) < _SMALL:
+    if not isinstance(tag, ATOM_TYPES):
+        raise BadArgument
+    if isinstance(size, ATOM_TYPES):
+        return _is_native_record(term, tag, size)
+    if not -_SMALL <= _need(int, size) < _SMALL:
         raise BadArgument
     found = isinstance(term, tuple) and 0 < len(term) == size
     return found and exact_key(term[0]) == exact_key(tag)
+
+
+def _is_native_record(term: Term, module: Term, name: Term) -> bool:
+    found = isinstance(term, NativeRecord)
+    return found and exact_key((term.module, term.name)) == exact_key((module, name))
 
 
 def _need(kind: type, term: Term) -> Any:
@@ -286,7 +297,7 @@ def _node(term: Term) -> Atom:
 
 
 FUNCTIONS: Final[dict[tuple[str, int], Function]] = {
-    ("is_atom", 1): _type_test(Atom, bool, NoneType),
+    ("is_atom", 1): _type_test(*ATOM_TYPES),
     ("is_binary", 1): _is_binary,
     ("is_bitstring", 1): _is_bitstring,
     ("is_boolean", 1): _is_boolean,

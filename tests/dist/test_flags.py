@@ -8,8 +8,8 @@ from pybeethoven.dist.flags import OFFERED, REQUIRED, Flag, expand_digest, missi
 
 
 def test_offered_flags_are_those_recommended() -> None:
-    """OFFERED has the value that was tried with OTP 25 to 28: hidden, no atom cache."""
-    assert OFFERED == 0xD07CF4FBC
+    """OFFERED has the value that was tried with OTP 25 to 29: hidden, no atom cache."""
+    assert OFFERED == 0x4D07CF4FBC
     assert not OFFERED & (Flag.PUBLISHED | Flag.DIST_HDR_ATOM_CACHE | Flag.NAME_ME)
 
 
@@ -30,6 +30,7 @@ def test_required_flags_are_those_of_otp_25() -> None:
         (Flag.V4_NC, 1 << 34),
         (Flag.ALIAS, 1 << 35),
         (Flag.ALTACT_SIG, 1 << 37),
+        (Flag.NATIVE_RECORDS, 1 << 38),
     ],
 )
 def test_flag_has_its_bit(flag: Flag, value: int) -> None:

@@ -19,6 +19,7 @@ from pybeethoven.etf import (
     Fun,
     ImproperList,
     Map,
+    NativeRecord,
     Pid,
     Port,
     Reference,
@@ -115,6 +116,14 @@ ROWS: dict[str, tuple[bytes, Any]] = {
     "reference": (b"e" + NODE + WORD + b"\x03", Reference(AB, 3, (0x1020304,))),
     "export": (b"qw\x05listsd\0\x03mapa\x02", Export(Atom("lists"), Atom("map"), 2)),
     "export_nil": (b"qw\x03nilw\x04truea\0", Export(Atom("nil"), Atom("true"), 0)),
+    "record": (
+        b"C\0\0\0\x02\x01w\x01mw\x01rw\x01bw\x04truea\x01a\x02",
+        NativeRecord(Atom("m"), Atom("r"), {Atom("b"): 1, True: 2}),  # type: ignore[dict-item]
+    ),
+    "record_not_exported": (
+        b"C\0\0\0\0\0w\x01mw\x01r",
+        NativeRecord(Atom("m"), Atom("r"), {}, exported=False),
+    ),
     "fun": (FUN, Fun(FUN)),
     "fun_with_size_too_large": (b"p\0\xff\xff\xff" + FUN_BODY, Fun(FUN)),
     "fun_in_tuple": (b"h\x02" + FUN + b"a\x01", (Fun(FUN), 1)),
@@ -201,6 +210,11 @@ ERRORS: dict[str, tuple[bytes, str]] = {
     "export_function_list": (b"qw\x01mja\x01", "tag 106"),
     "fun_size_too_small": (b"p" + struct.pack(">I", 3 + len(FUN_BODY)) + FUN_BODY, "size of"),
     "fun_with_bad_term_inside": (FUN.replace(b"w\x02ok", b"w\x02\xff\xff"), "not UTF-8"),
+    "record_flags": (b"C\0\0\0\0\x02w\x01mw\x01r", "flags 2"),
+    "record_module_integer": (b"C\0\0\0\0\1a\1w\x01r", "not all atoms"),
+    "record_field_tuple": (b"C\0\0\0\1\1w\x01mw\x01rh\0j", "not all atoms"),
+    "record_field_list": (b"C\0\0\0\1\1w\x01mw\x01rjj", "not all atoms"),
+    "record_same_field": (b"C\0\0\0\2\1w\x01mw\x01rw\1aw\1ajj", "field twice"),
     "map_same_key": (b"t\0\0\0\x02a\x01ja\x01j", "key twice"),
     "map_same_key_other_form": (b"t\0\0\0\x02a\x01jb\0\0\0\x01j", "key twice"),
     "map_same_list_key": (b"t\0\0\0\x02k\0\x01\x01jl\0\0\0\x01a\x01jj", "key twice"),
@@ -219,6 +233,8 @@ ERRORS: dict[str, tuple[bytes, str]] = {
     "many_in_tuple": (b"i" + HUGE + b"a\x01", "truncated"),
     "many_in_map": (b"t" + HUGE + b"a\x01", "truncated"),
     "one_more_in_map": (b"t\0\0\0\x02a\x01a\x01a\x02", "truncated"),
+    "many_in_record": (b"C" + HUGE + b"\1w\x01mw\x01r", "truncated"),
+    "one_more_in_record": (b"C\0\0\0\1\1w\x01mw\x01rw\1a", "truncated"),
     "one_more_in_list": (b"l\0\0\0\x02a\x01j", "truncated"),
     "one_more_in_tuple": (b"h\x02a\x01", "truncated"),
     "one_more_in_binary": (b"m\0\0\0\x02a", "truncated"),
@@ -260,7 +276,7 @@ def test_every_unknown_tag() -> None:
     for tag in set(range(256)) - known:
         with pytest.raises(DecodeError, match=f"tag {tag} "):
             decode_term(bytes((tag,)) + bytes(40))
-    assert len(known) == 28
+    assert len(known) == 29
 
 
 @pytest.mark.parametrize("data", [b"", b"a\x01", b"\x82a\x01", b"\x83"])
@@ -286,6 +302,7 @@ NESTINGS: dict[str, Callable[[int], bytes]] = {
     "lists": lambda depth: nested(b"l\0\0\0\x01", depth, b"j"),
     "values": lambda depth: nested(b"t\0\0\0\x01w\x01k", depth),
     "keys": lambda depth: nested(b"t\0\0\0\x01", depth, b"w\x01v"),
+    "records": lambda depth: nested(b"C\0\0\0\1\1w\1mw\1rw\1a", depth),
     "tuple_keys": lambda depth: nested(b"h\x01", depth - 1).join((b"t\0\0\0\x01", b"j")),
 }
 nestings = pytest.mark.parametrize("make", NESTINGS.values(), ids=NESTINGS)

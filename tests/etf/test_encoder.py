@@ -19,6 +19,7 @@ from pybeethoven.etf import (
     Fun,
     ImproperList,
     Map,
+    NativeRecord,
     Pid,
     Port,
     Reference,
@@ -95,6 +96,9 @@ ROWS: list[tuple[Any, bytes]] = [
     ({None: 1, b"x": 2}, b"t\0\0\0\x02w\x03nila\x01m\0\0\0\x01xa\x02"),
     (Map([(1, 2), (1.0, 3)]), b"t\0\0\0\x02a\x01a\x02F\x3f\xf0" + bytes(6) + b"a\x03"),
     (Map([([], 2), ({}, 3)]), b"t\0\0\0\x02ja\x02t\0\0\0\0a\x03"),
+    (NativeRecord(AB, Atom("r"), {AB: [], None: 1}),  # type: ignore[dict-item]
+     b"C\0\0\0\x02\x01" + NODE + b"w\x01r" + NODE + b"w\x03nilja\x01"),
+    (NativeRecord(AB, Atom("r"), {}, exported=False), b"C\0\0\0\0\0" + NODE + b"w\x01r"),
     (Pid(AB, 1, 2, 2**32 - 1), b"X" + NODE + b"\0\0\0\x01\0\0\0\x02\xff\xff\xff\xff"),
     (Pid(Atom("nil"), 0, 0, 0), b"Xw\x03nil" + bytes(12)),
     (Port(AB, 2**28 - 1, 3), b"Y" + NODE + b"\x0f\xff\xff\xff\0\0\0\x03"),
@@ -193,6 +197,9 @@ ERRORS: list[tuple[Any, str]] = [
     (Export(AB, AB, -1), "arity"),
     (Export(AB, AB, "1"), "arity"),  # type: ignore[arg-type]
     (Export(AB, 1, 1), "Export's function"),  # type: ignore[arg-type]
+    (NativeRecord(AB, b"r", {}), "Atoms"),  # type: ignore[arg-type]
+    (NativeRecord(AB, AB, {"a": 1}), "Atoms"),  # type: ignore[dict-item]
+    (NativeRecord(AB, AB, {True: 1, Atom("true"): 2}), "field twice"),  # type: ignore[dict-item]
     (Fun(b""), "Fun"),
     (Fun(FUN + b"x"), "Fun"),
     (Fun("p"), "Fun"),  # type: ignore[arg-type]

@@ -21,6 +21,7 @@ from pybeethoven.etf import (
     Fun,
     ImproperList,
     Map,
+    NativeRecord,
     Pid,
     Port,
     Reference,
@@ -57,6 +58,12 @@ def fun(module: bytes = b"m", index: int = 1, free: bytes = b"a\x05", unique: by
     return Fun(b"p" + (len(data) + 4).to_bytes(4, "big") + data)
 
 
+def record(module: str, name: str, exported: bool = True, **fields: Term) -> NativeRecord:
+    """A native record."""
+    named = {Atom(field): value for field, value in fields.items()}
+    return NativeRecord(Atom(module), Atom(name), named, exported)
+
+
 ASCENDING: list[Term] = [
     -(10**400), -1.7976931348623157e308, -1, -0.5, 0, 5e-324, 1, 1.5, 2**53, 2**53 + 1,
     9007199254740994.0, 2**53 + 3, 10**22, 1e23, 10**23, 10**400,
@@ -69,6 +76,9 @@ ASCENDING: list[Term] = [
     Port(A, 9, 1), Port(A, 0, 2), Port(B, 0, 0),
     Pid(B, 1, 0, 9), Pid(A, 2, 0, 1), Pid(A, 2, 0, 2), Pid(B, 2, 0, 0), Pid(A, 0, 1, 0),
     (), (9,), (1, 2), (1, (2,)), (1, []), (1, [1]), (0, 0, 0),
+    record("a", "z", b=1), record("b", "a", False, c=1, d=1), record("b", "a", z=1),
+    record("b", "a", a=1, b=1), record("b", "a", a=1, b=2), record("b", "a", a=1, c=0),
+    record("b", "a", b=0, a=0), record("b", "b"),
     {}, {2: 0}, Map([({}, 0)]), {1: 1, 2: 1.5}, {1: 1, 2: 2}, {1: 2, 2: 0}, {1: 0, 3: 0},
     {1: 0, 0.5: 0}, {2: 0, Atom("a"): 0}, {0.5: 0, Atom("a"): 0},
     [], ImproperList([1], 2), [1], [1, 2], [1, Atom("a")], [1, []], [2], [[]],
@@ -85,6 +95,7 @@ EQUAL: list[tuple[Term, Term]] = [
     (10**22, 1e22),
     ((1, [2]), (1.0, [2.0])),
     ({Atom("a"): 1}, {Atom("a"): 1.0}),
+    (record("m", "r", a=1), record("m", "r", a=1.0)),
     (fun(unique=b"u"), fun(unique=b"v")),
 ]
 """Equal, but not the same."""

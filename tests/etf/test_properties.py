@@ -15,6 +15,7 @@ from pybeethoven.etf import (
     Export,
     ImproperList,
     Map,
+    NativeRecord,
     Pid,
     Port,
     Reference,
@@ -73,6 +74,13 @@ def containers(terms: st.SearchStrategy[Any]) -> st.SearchStrategy[Any]:
             ImproperList,
             st.lists(terms, min_size=1, max_size=3),
             terms.filter(lambda tail: not isinstance(tail, list | ImproperList)),
+        ),
+        st.builds(
+            NativeRecord,
+            atoms,
+            atoms,
+            st.dictionaries(atoms | st.booleans() | st.none(), terms, max_size=3),
+            st.booleans(),
         ),
     )
 

@@ -9,8 +9,8 @@ from contextlib import suppress
 import pytest
 
 from erlang_interop.peers import Peers
-from pybeethoven import Atom, Busy, From, GenServer, Limits, Node, Process, Term
-from pybeethoven.errors import CallTimeout
+from pybeethoven import Atom, Busy, From, GenServer, Limits, NativeRecord, Node, Process, Term
+from pybeethoven.errors import CallTimeout, NoConnection
 from pybeethoven.testing import BeamNode
 from tests.helpers import LIMIT, Recorder, atoms, soon
 from tests.interop.test_node import PY, A, settled, term
@@ -118,6 +118,18 @@ async def test_interleaved_fragments_both_ways(a: BeamNode, node: Node) -> None:
       same = Enum.map(tasks, &Task.await(&1, 60_000))
     """)
     assert await a.eval("same") == [True] * 4
+
+
+async def test_native_records(a: BeamNode, node: Node) -> None:
+    """Since OTP 29 they go both ways; a BEAM before it closes the connection, and comes back."""
+    record = NativeRecord(Atom("m"), Atom("r"), {Atom("a"): [1, {}]}, exported=False)
+    ask = node.rpc(A, "erlang", "hd", [[record]])
+    if await a.eval("String.to_integer(System.otp_release())") >= 29:
+        assert await ask == record
+    else:
+        with pytest.raises(NoConnection):
+            await ask
+    assert await node.ping(A)
 
 
 async def test_exit_reasons_of_any_size(a: BeamNode, node: Node) -> None:

@@ -16,6 +16,7 @@ from pybeethoven.etf import (
     Fun,
     ImproperList,
     Map,
+    NativeRecord,
     Pid,
     Port,
     Reference,
@@ -31,6 +32,7 @@ BITS = BitString(b"ab\xe0", 3)
 IMPROPER = ImproperList([1, 2], 3)
 MIXED = Map([(1, b"int"), (1.0, b"float"), ([], b"nil")])
 A, T = Atom("a"), Atom("true")
+RECORD = NativeRecord(A, A, {A: 1})
 BAD: Any = BadArgument
 
 CALLS: dict[str, list[tuple[Term, ...]]] = {
@@ -46,7 +48,7 @@ CALLS: dict[str, list[tuple[Term, ...]]] = {
     ],
     "is_integer": [(1, True), (2**70, True), (1.0, False), (True, False)],
     "is_list": [([], True), (IMPROPER, True), ((), False), (b"", False)],
-    "is_map": [({}, True), (MIXED, True), ([], False)],
+    "is_map": [({}, True), (MIXED, True), ([], False), (RECORD, False)],
     "is_map_key": [(1, MIXED, True), (2, MIXED, False), ([], MIXED, True), (1, [], BAD)],
     "is_number": [(1, True), (1.5, True), (True, False), (b"1", False)],
     "is_pid": [(PID, True), (REF, False)],
@@ -54,10 +56,12 @@ CALLS: dict[str, list[tuple[Term, ...]]] = {
     "is_record": [
         ((A, 1), A, 2, True), ((A, 1), A, 3, False), ((A, 1), Atom("b"), 2, False),
         ((True, 1), T, 2, True), ((), A, 0, False), (1, A, 2, False), ((A, 1), b"a", 2, BAD),
-        ((A, 1), A, A, BAD), ((A, 1), A, 2**59, BAD), ((A, 1), A, 2**59 - 1, False),
+        ((A, 1), A, A, False), (RECORD, A, A, True), (RECORD, A, True, False),
+        (RECORD, A, 2, False), (RECORD, b"a", A, BAD), ((A, 1), A, b"a", BAD),
+        ((A, 1), A, 2**59, BAD), ((A, 1), A, 2**59 - 1, False),
     ],
     "is_reference": [(REF, True), (PID, False)],
-    "is_tuple": [((), True), ([], False)],
+    "is_tuple": [((), True), ([], False), (RECORD, False)],
     "==": [(1, 1.0, True), (1, True, False), ("a", b"a", True), ([1], [1.0], True)],
     "/=": [(1, 1.0, False), (1, 2, True)],
     "=:=": [(1, 1.0, False), (1, 1, True), ({1: 2}, Map([(1, 2)]), True), (0.0, -0.0, False)],
