@@ -6,7 +6,17 @@ from collections.abc import Callable, Iterator, Sequence
 from random import Random
 from typing import Any
 
-from pybeethoven.etf import Atom, BitString, ImproperList, Map, Pid, Port, Reference, Term
+from pybeethoven.etf import (
+    Atom,
+    BitString,
+    ImproperList,
+    Map,
+    NativeRecord,
+    Pid,
+    Port,
+    Reference,
+    Term,
+)
 from pybeethoven.etf.order import as_map
 from pybeethoven.mnesia.guards import pairs_of
 from pybeethoven.mnesia.patterns import variable
@@ -16,7 +26,6 @@ SIGNATURES = """
     any:bool is_atom is_binary is_float is_function is_integer is_list is_map is_number is_pid
              is_port is_reference is_tuple
     any,any:bool == /= =:= =/= < =< > >=
-    any,atom,small:bool is_record
     any,map:bool is_map_key
     bool:bool not
     bool,bool:bool xor and or andalso orelse andthen
@@ -53,6 +62,13 @@ SINCE_26 = """
     number:integer ceil floor
     tuple:integer tuple_size
 """
+BEFORE_29 = """
+    any,atom,count:bool is_record
+"""
+SINCE_29 = """
+    any,atom,small:bool is_record
+    record,atom,atom:bool is_record
+"""
 KINDS: dict[str, Callable[[Any], bool]] = {
     "any": lambda _: True,
     "atom": lambda term: isinstance(term, Atom | bool | None),
@@ -61,12 +77,14 @@ KINDS: dict[str, Callable[[Any], bool]] = {
     ),  # in another row it could be a bit string, as OTP 27 does not take it
     "bits": lambda term: isinstance(term, bytes | BitString),
     "bool": lambda term: isinstance(term, bool),
+    "count": lambda _: False,  # an atom could be in another row, as OTP 29 alone takes it
     "identifier": lambda term: isinstance(term, Pid | Port | Reference),
     "integer": lambda term: isinstance(term, int) and not isinstance(term, bool),
     "list": lambda term: isinstance(term, list | ImproperList),
     "map": lambda term: isinstance(term, dict | Map),
     "number": lambda term: isinstance(term, int | float) and not isinstance(term, bool),
     "place": lambda _: False,
+    "record": lambda term: isinstance(term, NativeRecord),
     "small": lambda term: isinstance(term, int) and abs(term) < 10,
     "tuple": lambda term: isinstance(term, tuple),
 }
@@ -83,14 +101,13 @@ def functions(release: int) -> dict[str, list[tuple[Atom, list[str]]]]:
     kinds: list[str] = []
     result = ""
     newer = (SINCE_26 if release >= 26 else "") + (SINCE_27 if release >= 27 else "")
+    newer += SINCE_29 if release >= 29 else BEFORE_29
     for word in (SIGNATURES + newer).split():
         if ":" in word and word != "=:=":
             arguments, result = word.split(":")
             kinds = arguments.split(",") if arguments else []
         else:
             table.setdefault(result, []).append((Atom(word), kinds))
-    if release >= 29:  # where its last argument may be the name of a native record
-        table["bool"] = [row for row in table["bool"] if row[0] != "is_record"]
     return table
 
 
@@ -100,6 +117,7 @@ class Specs:
     def __init__(self, random: Random, terms: Terms, release: int) -> None:
         self._random = random
         self._terms = terms
+        self._release = release
         self._functions = functions(release)
         self._known: dict[str, Term] = {}
         self._row: Term = ()
@@ -113,7 +131,7 @@ class Specs:
             ]
             if self._chance(0.15):
                 spec = self._broken(spec)
-            if not goes_wrong(spec):
+            if not goes_wrong(spec) and (self._release >= 29 or not names_record(spec)):
                 return rows, spec
 
     def _rows(self) -> list[tuple[Term, ...]]:
@@ -177,7 +195,7 @@ class Specs:
         return self._expression("bool", 3)
 
     def _expression(self, kind: str, depth: int) -> Term:
-        if self._chance(0.06) and kind != "binary":
+        if self._chance(0.06) and kind not in ("binary", "count"):
             kind = "any"
         if not depth or self._chance(0.35):
             return self._simple(kind)
@@ -228,6 +246,8 @@ class Specs:
         match kind:
             case "bool":
                 return self._random.choice((True, False))
+            case "count":
+                return self._random.choice((self._random.randint(-1, 4), 2.0, b"2", 1 << 70))
             case "small":
                 return self._random.randint(-1, 4)
             case "place":
@@ -299,6 +319,11 @@ def goes_wrong(spec: Term) -> bool:
     )
 
 
+def names_record(spec: Term) -> bool:
+    """Whether `is_record` may be asked for a native record, where before OTP 29 it fails."""
+    return any(not isinstance(call[-1], int | float | bytes) for call in calls(spec, {"is_record"}))
+
+
 def parts(term: Term) -> Iterator[Term]:
     """A term and all in it."""
     yield term
@@ -308,6 +333,8 @@ def parts(term: Term) -> Iterator[Term]:
         inner = [*term.elements, term.tail]
     elif isinstance(term, dict | Map):
         inner = [part for pair in pairs_of(term) for part in pair]
+    elif isinstance(term, NativeRecord):
+        inner = list(term.fields.values())
     else:
         inner = []
     for part in inner:

@@ -8,7 +8,18 @@ from collections.abc import Sequence
 from random import Random
 from typing import Any
 
-from pybeethoven.etf import Atom, BitString, Export, ImproperList, Map, Pid, Port, Reference, Term
+from pybeethoven.etf import (
+    Atom,
+    BitString,
+    Export,
+    ImproperList,
+    Map,
+    NativeRecord,
+    Pid,
+    Port,
+    Reference,
+    Term,
+)
 from pybeethoven.etf.order import as_map
 
 ATOMS: list[Term] = [
@@ -24,18 +35,19 @@ CENTRES = [*(2**bits for bits in (31, 53, 54, 59, 60, 63, 64, 65, 100, 1023)), 1
 
 
 class Terms:
-    """Makes terms. `own` are terms of the BEAM that will see them."""
+    """Makes terms that BEAMs of an OTP release have. `own` are of the one that will see them."""
 
-    def __init__(self, random: Random, own: Sequence[Term], *, minus_zero: bool) -> None:
+    def __init__(self, random: Random, own: Sequence[Term], release: int) -> None:
         self._random = random
         self._own = own
-        self._minus_zero = minus_zero
+        self._minus_zero = release >= 27
+        self._containers = [self._tuple, self._list, self._improper, self._map]
+        self._containers += [self._record] * (release >= 29)
 
     def term(self, depth: int = 3) -> Term:
         """Any term, with at most so many containers inside each other."""
-        containers = (self._tuple, self._list, self._improper, self._map)
         if depth and self._random.random() < 0.5:
-            return self._random.choice(containers)(depth - 1)
+            return self._random.choice(self._containers)(depth - 1)
         return self.leaf()
 
     def leaf(self) -> Term:
@@ -68,6 +80,8 @@ class Terms:
                 return as_map(self._near_pairs(pairs))
             case dict() if term:
                 return as_map(self._near_pairs(list(term.items())))
+            case NativeRecord():
+                return self._near_record(term)
         return self.leaf()
 
     def atom(self) -> Term:
@@ -142,6 +156,18 @@ class Terms:
                 return [(key, self.near(value)), *pairs]
         return [*((key, self.near(value)) for key, value in pairs), (key, value)]
 
+    def _near_record(self, term: NativeRecord) -> NativeRecord:
+        module, name, *fields = names = [term.module, term.name, *term.fields]
+        values, exported = list(term.fields.values()), term.exported
+        match self._random.randrange(4):
+            case 0:
+                module, name, *fields = self._random.sample(names, len(names))
+            case 1 if values:
+                values = self._near_elements(values)[: len(values)]
+            case 2:
+                exported = not exported
+        return NativeRecord(module, name, dict(zip(fields, values, strict=True)), exported)
+
     def _many(self, depth: int) -> list[Any]:
         return [self.term(depth) for _ in range(self._random.choice((0, 1, 1, 2, 2, 3)))]
 
@@ -166,6 +192,12 @@ class Terms:
         if self._random.random() < 0.05:  # so large that a BEAM stores it in another way
             pairs += [(number, self.leaf()) for number in range(33)]
         return as_map(pairs)
+
+    def _record(self, depth: int) -> Term:
+        values = self._many(depth)
+        module, name, *fields = self._random.sample(ATOMS, 2 + len(values))
+        exported = self._random.random() < 0.8
+        return NativeRecord(module, name, dict(zip(fields, values, strict=True)), exported)
 
     def _pid(self) -> Term:
         return Pid(self._node(), self._edge(), self._edge(), self._edge())
