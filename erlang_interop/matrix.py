@@ -1,4 +1,4 @@
-"""Runs tests/interop on the Erlang of several Debian releases: `make interop-matrix`, as root.
+"""Runs what asks a BEAM on the Erlang of several Debian releases: `make interop-matrix`, as root.
 
     python -m erlang_interop.matrix [--roots DIR] [SUITE ...] [-- PYTEST_ARGUMENT ...]
 
@@ -26,6 +26,14 @@ from typing import Final, TypeAlias
 
 SUITES: Final = ("bookworm", "trixie", "sid")
 PACKAGES: Final = Path(__file__).with_name("packages.txt").read_text().split()
+TESTS: Final = (
+    "tests/interop",
+    "tests/test_readme.py",
+    "tests/etf/test_golden.py",
+    *(f"tests/net/test_{name}.py" for name in ("epmd", "epmd_server", "registrar")),
+)
+"""What asks a BEAM, or its EPMD."""
+
 TREE: Final = Path(__file__).resolve().parent.parent
 _INSIDE: Final = "MATRIX_NAMESPACE"
 _DONE: Final = "matrix-root-is-complete"
@@ -79,7 +87,7 @@ def _parse(arguments: list[str]) -> argparse.Namespace:
     parser.add_argument("suites", nargs="*", default=list(SUITES))
     split = arguments.index("--") if "--" in arguments else len(arguments)
     options = parser.parse_args(arguments[:split])
-    options.pytest = arguments[split + 1 :] or ["tests/interop"]
+    options.pytest = arguments[split + 1 :] or list(TESTS)
     return options
 
 
