@@ -78,7 +78,10 @@ class Reassembly:
         if fragment != sequence.awaited:
             raise ProtocolError(f"fragment {fragment} came in place of {sequence.awaited}")
         if len(sequence.data) + len(data) > self._max_message_size:
-            raise ProtocolError(f"a fragmented message exceeds {self._max_message_size} bytes")
+            raise ProtocolError(
+                f"a fragmented message exceeds {self._max_message_size} bytes "
+                "(Limits.message_size)"
+            )
         self._charge(len(data))
         sequence.data += data
         sequence.awaited -= 1
@@ -88,7 +91,8 @@ class Reassembly:
         self._unfinished_size += size
         if self._unfinished_size > self._max_unfinished_size:
             raise ProtocolError(
-                f"unfinished fragmented messages exceed {self._max_unfinished_size} bytes"
+                f"unfinished fragmented messages exceed {self._max_unfinished_size} bytes "
+                "(Limits.unfinished_size)"
             )
 
     def _finish(self, sequence_id: int) -> bytes:

@@ -109,7 +109,9 @@ class MessageReader:
             return None
         (size,) = _LENGTH.unpack_from(self._buffer, self._offset)
         if size > self._max_message_size:
-            raise ProtocolError(f"a frame of {size} bytes exceeds {self._max_message_size}")
+            raise ProtocolError(
+                f"a frame of {size} bytes exceeds {self._max_message_size} (Limits.message_size)"
+            )
         end = start + size
         if len(self._buffer) < end:
             return None

@@ -306,7 +306,7 @@ class Handshake:
     @property
     def _peer_text(self) -> str:
         name = self._peer_name or self._peer.name
-        return f"node {name!r}" if name else "the peer"
+        return f"node {str(name)!r}" if name else "the peer"
 
     def _send(self, message: bytes) -> None:
         self._to_send += len(message).to_bytes(self._length_size) + message
@@ -421,7 +421,10 @@ class Handshake:
 
     def _check_flags(self) -> None:
         if missing := missing_flags(self._peer.flags, REQUIRED):
-            raise HandshakeError(f"{self._peer_text} lacks the flags {', '.join(missing)}")
+            raise HandshakeError(
+                f"{self._peer_text} lacks the flags {', '.join(missing)}, "
+                "which BEAMs have from OTP 23 on"
+            )
 
     def _challenge_when_due(self) -> None:
         if self._state in (State.AWAIT_REPLY, State.AWAIT_COMPLEMENT):

@@ -42,10 +42,14 @@ def port_range(setting: int | tuple[int, int]) -> range:
 
     Raises `ConfigError` unless it is a port, 0 for any, or the first and the last of a range.
     """
-    first, last = (setting, setting) if isinstance(setting, int) else setting
-    if not 0 <= first <= last <= 65535 or (first == 0) != (last == 0):
+    try:
+        first, last = (setting, setting) if isinstance(setting, int) else setting
+        usable = 0 <= first <= last <= 65535 and (first == 0) == (last == 0)
+    except (TypeError, ValueError):
+        usable = False
+    if not usable:
         raise ConfigError(
-            f"listen_port is {setting}; it must be a port, like 9100, the first and the last of "
+            f"listen_port is {setting!r}; it must be a port, like 9100, the first and the last of "
             f"several, like (9100, 9110), or 0 for any that is free"
         )
     return range(first, last + 1)

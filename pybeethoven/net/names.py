@@ -25,6 +25,7 @@ def split_name(name: str) -> tuple[str, str]:
     example = "it must look like py@127.0.0.1"
     if not isinstance(name, str):
         raise ConfigError(f"the node name is {name!r}, no str; {example}")
+    name = str(name)  # not an Atom, whose repr says so
     alive_name, at, host = name.partition("@")
     if not at:
         raise ConfigError(f"the node name {name!r} has no '@'; {example}")

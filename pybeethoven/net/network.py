@@ -158,8 +158,8 @@ class Network:
         """Who this node is. Raises `NoConnection` if it has no name."""
         if self._identity is None:
             raise NoConnection(
-                "the node has no name before it is started, and one that gets its name from a peer "
-                "has none while it is not connected: await connect(...) first"
+                "the node has no name: it is not started (`async with` or start_node() does that), "
+                "or gets its name from a peer and is not connected: await connect(...) first"
             )
         return self._identity
 

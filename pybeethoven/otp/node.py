@@ -96,7 +96,8 @@ class Node:
 
     `name`: like `py@127.0.0.1`. `cookie`: the cluster's secret; without one `~/.erlang.cookie` is
     read. `hidden`: connected nodes don't list it in `nodes()`, and `global` leaves it alone; only a
-    hidden node is safe in a cluster that creates Mnesia tables on `[node() | nodes()]`.
+    hidden node is safe in a cluster that creates Mnesia tables on `[node() | nodes()]`, or that
+    calls `global:sync()`, which waits for ever for one that is not hidden (no `global` runs here).
     `net_ticktime` (seconds): silence after which a peer is down. It should be the same on all
     nodes, for one and the same to be said of a peer by all; see `set_net_ticktime`.
     `limits`: how much it bears of peers and strangers; by default `Limits()`. `tls`: speak TLS with
@@ -106,10 +107,12 @@ class Node:
     else (`embedded`: in any case) this process becomes the EPMD of its host until the node stops.
     `listen_port`: where to listen: a port, the first and last of several like `(9100, 9110)`, or 0
     for any. `use_interface`: the address to listen at, by default the name's host if that is an
-    address, else all. `resolve(peer)`: the (host, port) of a node, or None to ask its EPMD.
+    address, else all. `resolve(peer)`: the (host, port) of a node, or None to ask its EPMD; it
+    is called, not awaited. EPMD's port is 4369, or ERL_EPMD_PORT as with BEAMs.
 
     Without a name (None) the first node that it connects to gives it one, which it loses when that
-    node is down; no node can connect to it. It has no processes as long as it has no name.
+    node is down; no node can connect to it. It has no processes as long as it has no name: it is
+    `connect` that gets it one, while `ping`, `rpc` and the like find no connection until then.
 
     Raises `ConfigError` for a name, cookie or other setting that can't be used.
     """
@@ -793,7 +796,10 @@ def _exit_error(reason: Term, target: Target) -> Exception:
     if reason == NOPROC:
         return NoProcess(reason, _text(target))
     if reason == NOCONNECTION:
-        return NoConnection(f"the node of {_text(target)} cannot be reached")
+        return NoConnection(
+            f"the node of {_text(target)} cannot be reached, or went down: "
+            "connection_events() tells why"
+        )
     return ProcessExit(reason, _text(target))
 
 

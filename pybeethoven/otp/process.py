@@ -42,6 +42,7 @@ class Process:
     """Base class of processes: override `run`. It runs when `Node.spawn` or `Node.start` is given
     one.
 
+    `pid`, `node`: what others send to, and where it runs; there as soon as it is started.
     `trap_exit`: exit signals of linked processes arrive as messages `(EXIT, pid, reason)` instead
     of ending this process.
     """
@@ -145,8 +146,9 @@ class Process:
         """Get `(DOWN, reference, process, pid or (name, node), reason)` when `target` exits, or at
         once with `noproc` or `noconnection` if it is not there.
 
-        `alias`: let the reference be an alias of this process, too; when it ends is told at
-        `AliasKind`. Source: `monitor/3` in https://www.erlang.org/doc/apps/erts/erlang.html
+        `alias`: let the reference be an alias of this process, too, until `unalias`
+        (`explicit_unalias`), until `demonitor` or the `DOWN` (`demonitor`), or until these or the
+        first message by it (`reply_demonitor`). Source: `monitor/3` in https://www.erlang.org/doc/apps/erts/erlang.html
         """
         return self.node.monitor(self, target, alias=alias)
 

@@ -92,7 +92,9 @@ def _value(reason: Term, result: Reference, request: Reference, peer: str) -> Te
         case (tag, ending, *rest) if tag == result:
             raise _error(ending, rest)
         case "noconnection":
-            raise NoConnection(f"the node {peer} cannot be reached")
+            raise NoConnection(
+                f"the node {peer} cannot be reached, or went down: connection_events() tells why"
+            )
         case (tag, refusal) if tag == request:
             raise RpcRefused(refusal)
     raise ExitSignal(reason)

@@ -384,7 +384,8 @@ async def test_refused_for_flags(start_node: StartNode) -> None:
     await soon(talk(Handshake.initiator(poor, A, "cookie", 1), reader, writer))
     writer.close()
     event = await soon(anext(events))
-    assert told(event) == ("refused", B, f"node {B!r} lacks the flags UTF8_ATOMS, MAP_TAG")
+    lacking = f"node {B!r} lacks the flags UTF8_ATOMS, MAP_TAG, which BEAMs have from OTP 23 on"
+    assert told(event) == ("refused", B, lacking)
 
     async def is_poor(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         with suppress(ConnectionError):
