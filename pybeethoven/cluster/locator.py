@@ -190,8 +190,9 @@ def _silence(host: str, port: int) -> JoinError:
 
 def _refusal(name: str, host: str, reply: Message) -> JoinError:
     causes = {
-        "join_failed": f"it could not reach {name}: the cookie differs, or the name's host part is "
-        f"not an address at which {reply.sender} can reach this machine",
+        "join_failed": f"it could not reach {name}: the cookie differs, only one of the two uses "
+        "TLS or has a long name (one with a dot in its host part), or the name's host part is not "
+        f"an address at which {reply.sender} can reach this machine",
         "self": f"it says that it is {name} itself: give this node another name",
         "error": "it had an error; see the log of that node",
     }
