@@ -17,9 +17,13 @@ from pybeethoven.errors import (
     Busy,
     CallTimeout,
     ConfigError,
+    EncodeError,
+    EpmdUnreachable,
     ErlangError,
     ErlangExit,
     ErlangThrow,
+    ExitSignal,
+    HandshakeError,
     JoinError,
     MatchSpecError,
     MirrorError,
@@ -29,6 +33,7 @@ from pybeethoven.errors import (
     NotReady,
     ProcessExit,
     RpcError,
+    RpcRefused,
     SupervisorError,
     TableTimeout,
     UpdatesLost,
@@ -48,13 +53,23 @@ from pybeethoven.etf import (
 )
 from pybeethoven.mnesia import Delete, DeleteObject, Write
 from pybeethoven.net.limits import Limits
-from pybeethoven.net.observe import ConnectionEvent, ConnectionInfo, NodeInfo
+from pybeethoven.net.observe import ConnectionEvent, ConnectionEvents, ConnectionInfo, NodeInfo
 from pybeethoven.net.tls import TlsOptions
-from pybeethoven.otp import NO_REPLY, ChildSpec, From, GenServer, Node, Process, Supervisor
+from pybeethoven.otp import (
+    NO_REPLY,
+    AliasKind,
+    ChildSpec,
+    From,
+    GenServer,
+    Node,
+    Process,
+    Supervisor,
+)
 
 __all__ = [
     "NO_REPLY",
     "Aborted",
+    "AliasKind",
     "Atom",
     "Beethoven",
     "BeethovenError",
@@ -64,20 +79,25 @@ __all__ = [
     "ChildSpec",
     "ConfigError",
     "ConnectionEvent",
+    "ConnectionEvents",
     "ConnectionInfo",
     "CoreServer",
     "Delete",
     "DeleteObject",
     "DistrConfig",
     "DistrServer",
+    "EncodeError",
+    "EpmdUnreachable",
     "ErlangError",
     "ErlangExit",
     "ErlangThrow",
+    "ExitSignal",
     "Export",
     "Follower",
     "From",
     "Fun",
     "GenServer",
+    "HandshakeError",
     "ImproperList",
     "JoinError",
     "Limits",
@@ -100,6 +120,7 @@ __all__ = [
     "Reference",
     "Role",
     "RpcError",
+    "RpcRefused",
     "ServerStatus",
     "Supervisor",
     "SupervisorError",

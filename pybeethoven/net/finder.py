@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Callable
 from typing import TypeAlias
 
@@ -26,15 +27,19 @@ class Finder:
         """Let `peer` be at `address` from now on. Raises `ConfigError` if that is none."""
         self._told[peer] = _check_address(address)
 
+    def forget(self, peer: str) -> None:
+        """Take back what `tell` said."""
+        self._told.pop(peer, None)
+
     async def find(self, peer: str) -> Address:
         """The address of `peer`.
 
-        Raises `NoConnection` or `EpmdError`, `ConfigError` for a name or an address that can't be
-        used, and what `resolve` raises. When cancelled, nothing is left open.
+        Raises `NoConnection` or `EpmdError`; `ConfigError` for a name or an address that can't be
+        used, or if `resolve` raises. When cancelled, nothing is left open.
         """
-        address = self._told.get(peer)
+        address: object = self._told.get(peer)
         if address is None and self._resolve is not None:
-            address = self._resolve(peer)
+            address = _ask(self._resolve, peer)
         if address is not None:
             return _check_address(address)
         alive_name, host = split_name(peer)
@@ -42,6 +47,17 @@ class Finder:
         if port is None:
             raise NoConnection(f"EPMD on {host} knows no node {alive_name!r}")
         return host, port
+
+
+def _ask(resolve: Resolve, peer: str) -> object:
+    try:
+        address: object = resolve(peer)
+    except Exception as error:
+        raise ConfigError(f"resolve({peer!r}) raised {error!r}") from error
+    if inspect.iscoroutine(address):
+        address.close()
+        raise ConfigError("resolve is called, not awaited; give a function that is not async")
+    return address
 
 
 def _check_address(address: object) -> Address:

@@ -55,6 +55,6 @@ class Limits:
 
     def __post_init__(self) -> None:
         for field in fields(self):
-            if not getattr(self, field.name) > 0:
-                value = getattr(self, field.name)
-                raise ConfigError(f"the limit {field.name} is {value}; it must be more than 0")
+            value = getattr(self, field.name)
+            if not isinstance(value, int | float) or not value > 0:
+                raise ConfigError(f"the limit {field.name} is {value!r}; it must be more than 0")

@@ -24,7 +24,14 @@ from pybeethoven.dist.handshake import (
     Identity,
     Status,
 )
-from pybeethoven.errors import BeethovenError, Busy, ConfigError, HandshakeError, NoConnection
+from pybeethoven.errors import (
+    BeethovenError,
+    Busy,
+    ConfigError,
+    HandshakeError,
+    NoConnection,
+    brief,
+)
 from pybeethoven.etf import Pid, Term, decode, encode
 from pybeethoven.net.connection import Connection, Refused
 from pybeethoven.net.door import Door
@@ -57,7 +64,7 @@ class NetworkOwner(Protocol):
     def node_up(self, peer: str) -> None:
         """A connection to `peer` is up; messages may follow."""
 
-    def node_down(self, peer: str, *, was_up: bool) -> None:
+    def node_down(self, peer: str, reason: BeethovenError, *, was_up: bool) -> None:
         """The connection to `peer` ended, or (`was_up` false) could not be made."""
 
     def message_received(self, peer: str, control: tuple[Term, ...], message: Term) -> None:
@@ -108,6 +115,7 @@ class Network:
         limits: Limits | None = None,
         tls: TlsOptions | None = None,
     ) -> None:
+        _check_kinds(limits, tls, resolve)
         self._door: Door | None = None
         if name is not None:
             self._door = Door(
@@ -293,7 +301,8 @@ class Network:
     async def connect(self, peer: str, address: Address | None = None) -> None:
         """Wait until a connection to `peer` is up.
 
-        `address`: its host and port, for this and all later connections to it; EPMD is not asked.
+        `address`: its host and port, for this connection and, if it can be made, all later ones;
+        EPMD is not asked.
         Raises `NoConnection`; `ConfigError` if a name or address can't be used, or one node has a
         long name and the other a short one. When cancelled, the attempt goes on for whoever else
         waits for it.
@@ -304,7 +313,12 @@ class Network:
         if peer == self.name:
             raise NoConnection(f"{peer} is this node itself")
         if peer not in self._up:
-            await asyncio.shield(self._attempt(peer).up)
+            try:
+                await asyncio.shield(self._attempt(peer).up)
+            except NoConnection:
+                if address is not None:
+                    self._finder.forget(peer)
+                raise
 
     def connect_soon(self, peer: str) -> None:
         """Start to connect to `peer` unless connected; the owner hears what comes of it."""
@@ -434,7 +448,7 @@ class Network:
         attempt.up.set_exception(NoConnection(text))
         if attempt.dialled is not None:
             attempt.dialled.close(NoConnection(text), flush=False)
-        self._owner.node_down(peer, was_up=False)
+        self._owner.node_down(peer, NoConnection(text), was_up=False)
 
     def _secured(self, connection: Connection, dialled: str | None) -> Connection | TlsLayer:
         if self._tls is None:
@@ -531,7 +545,7 @@ class Network:
         if self._up.get(peer) is connection:
             del self._up[peer]
             self._announcer.announce("down", peer, reason)
-            self._owner.node_down(peer, was_up=True)
+            self._owner.node_down(peer, reason, was_up=True)
         if self._named_by is connection:
             self._lose_name(peer)
         for name, attempt in self._dialled_by(connection):
@@ -565,3 +579,11 @@ class Network:
 
     def _dialled_by(self, connection: Connection) -> Iterator[tuple[str, _Attempt]]:
         return iter([(n, a) for n, a in self._attempts.items() if a.dialled is connection])
+
+
+def _check_kinds(limits: object, tls: object, resolve: object) -> None:
+    for setting, value, kind in (("limits", limits, Limits), ("tls", tls, TlsOptions)):
+        if value is not None and not isinstance(value, kind):
+            raise ConfigError(f"{setting} is {brief(value)}; give it as {kind.__name__}(...)")
+    if resolve is not None and not callable(resolve):
+        raise ConfigError(f"resolve is {brief(resolve)}; it must be a function")

@@ -17,6 +17,8 @@ AliasKind: TypeAlias = Literal["explicit_unalias", "reply", "demonitor", "reply_
 """When an alias ends, besides by `unalias`: with the first message by it (`reply`), with its
 monitor (`demonitor`), or with either, which then ends the monitor, too (`reply_demonitor`)."""
 
+MONITOR_ALIASES: Final = ("explicit_unalias", "demonitor", "reply_demonitor")
+"""Those that a monitor may be."""
 _ONCE: Final = ("reply", "reply_demonitor")
 _WITH_MONITOR: Final = ("demonitor", "reply_demonitor")
 

@@ -20,6 +20,7 @@ from typing import Any, Final, Self, TypeAlias, overload
 from pybeethoven.dist import control
 from pybeethoven.dist.flags import Flag
 from pybeethoven.errors import (
+    BeethovenError,
     Busy,
     CallTimeout,
     ConfigError,
@@ -32,13 +33,13 @@ from pybeethoven.errors import (
 from pybeethoven.etf import Atom, ImproperList, Pid, Reference, Term, encode
 from pybeethoven.net.finder import Address, Resolve
 from pybeethoven.net.limits import Limits
-from pybeethoven.net.names import NO_NAME
+from pybeethoven.net.names import NO_NAME, split_name
 from pybeethoven.net.network import NET_TICKTIME, Network
 from pybeethoven.net.observe import ConnectionEvents, NodeInfo
 from pybeethoven.net.registrar import EpmdSetting
 from pybeethoven.net.tls import TlsOptions
 from pybeethoven.otp import net_kernel, rex, rpc
-from pybeethoven.otp.aliases import Aliases, AliasKind
+from pybeethoven.otp.aliases import MONITOR_ALIASES, Aliases, AliasKind
 from pybeethoven.otp.cookie import check_cookie, read_cookie
 from pybeethoven.otp.exports import Exports, F, check_name
 from pybeethoven.otp.gen_server import ALIAS, GEN_CALL, GEN_CAST, From, GenServer, reply_address
@@ -111,8 +112,8 @@ class Node:
     is called, not awaited. EPMD's port is 4369, or ERL_EPMD_PORT as with BEAMs.
 
     Without a name (None) the first node that it connects to gives it one, which it loses when that
-    node is down; no node can connect to it. It has no processes as long as it has no name: it is
-    `connect` that gets it one, while `ping`, `rpc` and the like find no connection until then.
+    node is down; no node can connect to it. It has no processes as long as it has no name:
+    `connect` or `ping` get it one, `rpc` and the like find no connection until then.
 
     Raises `ConfigError` for a name, cookie or other setting that can't be used.
     """
@@ -159,6 +160,8 @@ class Node:
         self._calls: dict[Reference, asyncio.Future[Term]] = {}
         self._node_monitors: dict[Pid, Process] = {}
         self._ending: deque[Process] = deque()
+        self.loss: str | None = None
+        """While what a lost connection tied is torn: why it was lost."""
         self._last_pid = 0
         self._last_reference = secrets.randbits(48)
 
@@ -258,6 +261,8 @@ class Node:
         `link`: link it to the process that calls this, its parent, before it runs. Raises
         `ConfigError` when the name is taken, the process runs already or there is no parent.
         """
+        if not callable(what) and not isinstance(what, Process):
+            raise ConfigError(f"{brief(what)} can't be run; give a process or an async function")
         process = what if isinstance(what, Process) else _FunctionProcess(what, args)
         self._run(process, name, link)
         return process
@@ -455,9 +460,9 @@ class Node:
 
         def on_down(reason: Term) -> None:
             if not future.done():
-                future.set_exception(_exit_error(reason, to))
+                future.set_exception(_exit_error(reason, to, self.loss))
 
-        address, reference = self.watchable(to), self.make_reference()
+        address, reference, sent = self.watchable(to), self.make_reference(), False
         try:
             async with asyncio.timeout(timeout):
                 peer = address.node if isinstance(address, Pid) else address[1]
@@ -472,9 +477,11 @@ class Node:
                         self._send(address, message, True)
                     except Busy:
                         await self._send_when_taken(address, message)
+                sent = True
                 return await future
         except TimeoutError as error:
-            raise CallTimeout(f"{_text(to)} did not answer within {timeout:g} seconds") from error
+            what = "did not answer" if sent else "could not be called, as its node takes no more,"
+            raise CallTimeout(f"{_text(to)} {what} within {timeout:g} seconds") from error
         finally:
             self._calls.pop(reference, None)
             self.ties.demonitor(reference)
@@ -595,9 +602,12 @@ class Node:
                 return to
             case str():
                 return Atom(to)
-            case (str() as name, str() as node):
+            case (str() as name, str() as node) if "@" in node:
                 return Atom(name) if node == self.name else (Atom(name), Atom(node))
-        raise ConfigError(f"cannot send to {to!r}: it must be a process, pid, name or (name, node)")
+        raise ConfigError(
+            f"cannot send to {to!r}: it must be a process, pid, name or (name, node), like "
+            "('echo', 'a@127.0.0.1')"
+        )
 
     def _sendable(self, to: Target) -> Pid | Reference | Atom | tuple[Atom, Atom]:
         address = self._address(to)
@@ -649,6 +659,8 @@ class Node:
         self, process: Process, target: Target, *, alias: AliasKind | None = None
     ) -> Reference:
         """See `Process.monitor`."""
+        if alias not in (None, *MONITOR_ALIASES):
+            raise ConfigError(f"alias is {alias!r}; it must be None or one of {MONITOR_ALIASES}")
         address = self.watchable(target)
         reference = self.make_reference()
 
@@ -691,8 +703,14 @@ class Node:
         await self.network.connect(peer, address)
 
     async def ping(self, peer: str) -> bool:
-        """Whether `peer` can be reached and answers, as `net_adm:ping/1` has it."""
+        """Whether `peer` can be reached and answers, as `net_adm:ping/1` has it.
+
+        Raises `ConfigError` for what is no node name.
+        """
+        split_name(peer)
         try:
+            if self.name == NO_NAME:
+                await self.connect(peer)
             await self.call((net_kernel.NAME, peer), (Atom("is_auth"), self.name))
         except (NoConnection, ProcessExit, CallTimeout):
             return False
@@ -769,9 +787,13 @@ class Node:
         for process in list(self._node_monitors.values()):
             process.deliver((NODEUP, peer))
 
-    def node_down(self, peer: Atom, *, was_up: bool) -> None:
+    def node_down(self, peer: Atom, reason: BeethovenError, *, was_up: bool) -> None:
         """A connection ended, or could not be made (called by the network)."""
-        self.ties.lose(peer, list(self._processes.values()))
+        outer, self.loss = self.loss, str(reason)
+        try:
+            self.ties.lose(peer, list(self._processes.values()))
+        finally:
+            self.loss = outer
         if was_up:
             for process in list(self._node_monitors.values()):
                 process.deliver((NODEDOWN, peer))
@@ -792,14 +814,11 @@ class Node:
         return Reference(self.name, self.network.creation, words)
 
 
-def _exit_error(reason: Term, target: Target) -> Exception:
+def _exit_error(reason: Term, target: Target, loss: str | None) -> Exception:
     if reason == NOPROC:
         return NoProcess(reason, _text(target))
     if reason == NOCONNECTION:
-        return NoConnection(
-            f"the node of {_text(target)} cannot be reached, or went down: "
-            "connection_events() tells why"
-        )
+        return NoConnection(loss or f"the node of {_text(target)} cannot be reached")
     return ProcessExit(reason, _text(target))
 
 

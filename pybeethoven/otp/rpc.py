@@ -57,8 +57,12 @@ async def apply(node: Node, peer: str, module: Term, function: Term, args: Term)
     future: asyncio.Future[Term] = asyncio.get_running_loop().create_future()
 
     def on_down(reason: Term) -> None:
-        if not future.done():
+        if future.done():
+            return
+        if node.loss is None:
             future.set_result(reason)
+        else:
+            future.set_exception(NoConnection(node.loss))
 
     caller, request, result = node.caller().pid, node.make_reference(), node.make_reference()
     arguments = [result, module, function, args]
@@ -92,9 +96,7 @@ def _value(reason: Term, result: Reference, request: Reference, peer: str) -> Te
         case (tag, ending, *rest) if tag == result:
             raise _error(ending, rest)
         case "noconnection":
-            raise NoConnection(
-                f"the node {peer} cannot be reached, or went down: connection_events() tells why"
-            )
+            raise NoConnection(f"the node {peer} cannot be reached")
         case (tag, refusal) if tag == request:
             raise RpcRefused(refusal)
     raise ExitSignal(reason)

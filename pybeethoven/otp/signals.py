@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Final
 
 from pybeethoven.dist import control
 from pybeethoven.dist.control import Control, Op
-from pybeethoven.errors import ProtocolError
+from pybeethoven.errors import BeethovenError, ProtocolError
 from pybeethoven.etf import Atom, Pid, Term
 from pybeethoven.otp import rpc, spawned
 from pybeethoven.otp.process import NOPROC
@@ -68,9 +68,9 @@ class Signals:
         """A connection is up."""
         self._node.node_up(Atom(peer))
 
-    def node_down(self, peer: str, *, was_up: bool) -> None:
+    def node_down(self, peer: str, reason: BeethovenError, *, was_up: bool) -> None:
         """A connection ended, or could not be made."""
-        self._node.node_down(Atom(peer), was_up=was_up)
+        self._node.node_down(Atom(peer), reason, was_up=was_up)
 
     def peer_silent(self, peer: str) -> None:
         """Nothing has come from a peer for a while."""

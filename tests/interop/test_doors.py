@@ -259,7 +259,7 @@ async def test_dynamic_name_is_lost_with_its_giver(found: Start) -> None:
     """Then all connections and processes end, and the next connection brings another name."""
     a, b = await found.beam(A), await found.beam(B)
     py = await found.python(Node(None, found.cookie))
-    await soon(py.connect(A))
+    assert await soon(py.ping(A))
     await soon(py.connect(B))
     name, process = py.name, Recorder()
     py.spawn(process, name="recorder")

@@ -106,6 +106,9 @@ async def test_interface_that_is_not_ours(epmd: Epmd) -> None:
         ({"listen_port": (9100,)}, "listen_port is (9100,)"),
         ({"use_interface": "eth0"}, "use_interface is 'eth0'; it must be an address"),
         ({"epmd": "yes"}, "epmd is 'yes'; it must be True, False or 'embedded'"),
+        ({"limits": {}}, "limits is {}; give it as Limits(...)"),
+        ({"tls": {}}, "tls is {}; give it as TlsOptions(...)"),
+        ({"resolve": "a"}, "resolve is 'a'; it must be a function"),
     ],
 )
 def test_bad_setting(settings: dict[str, Any], text: str) -> None:
@@ -159,6 +162,14 @@ async def test_address_is_remembered(start_node: StartNode) -> None:
         assert await soon(a.ping(B))
 
 
+async def test_address_that_did_not_work(start_node: StartNode) -> None:
+    """It is forgotten: the next attempt asks EPMD."""
+    a, b = await start_node(A), await start_node(B)
+    with pytest.raises(NoConnection):
+        await soon(a.connect(B, address=(HOST, free_port())))
+    assert await soon(a.ping(b.name))
+
+
 @pytest.mark.parametrize("address", [("h", 0), ("", 1), ("h", 65536), "h:1", ("h",), 1], ids=repr)
 async def test_bad_address(start_node: StartNode, address: Any) -> None:
     """What is no address is the caller's error, and the hook's is told, too."""
@@ -177,7 +188,19 @@ async def test_resolve_that_raises(epmd: Epmd) -> None:
         raise KeyError(f"no {peer} here")
 
     async with Node(A, "cookie", resolve=resolve) as a:
-        with pytest.raises(NoConnection, match=f"no {B} here"):
+        with pytest.raises(NoConnection, match=rf"resolve\('{B}'\) raised KeyError.*no {B} here"):
+            await soon(a.connect(B))
+
+
+async def test_resolve_that_is_async(epmd: Epmd) -> None:
+    """The error says that it can't be."""
+
+    async def resolve(peer: str) -> None:
+        """Nobody awaits it."""
+
+    hook: Any = resolve
+    async with Node(A, "cookie", resolve=hook) as a:
+        with pytest.raises(NoConnection, match="resolve is called, not awaited"):
             await soon(a.connect(B))
 
 

@@ -8,6 +8,7 @@ import socket
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, suppress
 from datetime import UTC, datetime
+from typing import Any
 
 import pytest
 
@@ -30,12 +31,16 @@ MIB = 1024 * 1024
 
 @pytest.mark.parametrize(
     "limits",
-    [{"handshake_time": 0}, {"handshakes": 0}, {"dials": -1}, {"unsent_size": float("nan")}],
+    [
+        *({"handshake_time": 0}, {"handshakes": 0}, {"dials": -1}, {"unsent_size": float("nan")}),
+        *({"term_depth": "x"}, {"message_size": None}),
+    ],
+    ids=repr,
 )
-def test_bad_limit(limits: dict[str, int]) -> None:
+def test_bad_limit(limits: dict[str, Any]) -> None:
     """The error names the limit and its value."""
     [(name, value)] = limits.items()
-    with pytest.raises(ConfigError, match=f"the limit {name} is {value}"):
+    with pytest.raises(ConfigError, match=f"the limit {name} is {value!r}"):
         Limits(**limits)
 
 
@@ -145,7 +150,7 @@ async def test_peer_that_takes_nothing(epmd: Epmd) -> None:
         await until_up(a, B)
         await fill(a, B)
         assert a.info().connections[0].unsent < MIB + 100_000
-        with pytest.raises(CallTimeout):
+        with pytest.raises(CallTimeout, match="could not be called, as its node takes no more"):
             await a.call(("name", B), b"hello", timeout=0.05 * UNIT)
         waiting = [
             asyncio.create_task(a.send_wait(("name", B), b"hello")),

@@ -165,6 +165,25 @@ async def test_connect(start_node: StartNode) -> None:
     assert await soon(b.ping(A))
 
 
+async def test_why_there_is_no_answer(start_node: StartNode) -> None:
+    """Who waits for an answer is told why the connection was lost, or could not be made."""
+    a, b = await start_node(A), await start_node(B)
+    other = await start_node(f"other@{HOST}", cookie="another")
+    b.spawn(Recorder(), name="never")
+    waiting = [
+        asyncio.create_task(a.call(("never", B), 1, timeout=None)),
+        asyncio.create_task(a.rpc(B, "m", "f", [], timeout=None)),
+    ]
+    await soon(a.connect(B))
+    a.disconnect(B)
+    for task in waiting:
+        with pytest.raises(NoConnection, match=f"disconnected from {B}"):
+            await soon(task)
+    for failing in (a.call(("never", other.name), 1), a.rpc(other.name, "m", "f", [])):
+        with pytest.raises(NoConnection, match="cookie"):
+            await soon(failing)
+
+
 async def test_send_connects(start_node: StartNode) -> None:
     """Messages sent before there is a connection arrive over it, in order."""
     a, b = await start_node(A), await start_node(B)
@@ -201,12 +220,14 @@ async def test_nobody_there(start_node: StartNode, peer: str, text: str) -> None
 
 
 async def test_connect_to_what_is_no_name(start_node: StartNode) -> None:
-    """It is the caller's error; a message to it is dropped."""
+    """It is the caller's error."""
     a = await start_node(A)
     with pytest.raises(ConfigError, match="has no '@'"):
         await a.connect("b")
-    a.send(("name", "b"), "hello")
-    assert not await soon(a.ping("b"))
+    with pytest.raises(ConfigError, match="cannot send to"):
+        a.send(("name", "b"), "hello")
+    with pytest.raises(ConfigError, match="has no '@'"):
+        await a.ping("b")
 
 
 @pytest.mark.parametrize("dialler", ["right", "wrong"])

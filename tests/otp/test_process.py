@@ -7,6 +7,7 @@ import itertools
 import logging
 import time
 from collections.abc import Awaitable, Callable
+from typing import Any
 
 import pytest
 
@@ -153,11 +154,27 @@ async def test_send_to_nobody(node: Node) -> None:
     assert recorder.messages.empty()
 
 
-@pytest.mark.parametrize("to", [None, 1, b"name", ("name",), ("name", 1), ()])
+@pytest.mark.parametrize("to", [None, 1, b"name", ("name",), ("name", 1), (), (PY, "name")])
 async def test_send_to_what_is_no_address(node: Node, to: Term) -> None:
     """The error shows what an address is."""
     with pytest.raises(ConfigError, match="it must be a process, pid, name or"):
         node.send(to, "hello")
+
+
+@pytest.mark.parametrize("what", ["x", None, 3])
+async def test_spawn_of_what_cannot_run(node: Node, what: Any) -> None:
+    """The error says what can."""
+    with pytest.raises(ConfigError, match=f"{what!r} can't be run; give a process or an async"):
+        node.spawn(what)
+
+
+async def test_monitor_with_a_bad_alias(node: Node) -> None:
+    """The error says which kinds there are; nothing is monitored."""
+    recorder = spawn_recorder(node)
+    bad: Any = "bogus"
+    with pytest.raises(ConfigError, match="alias is 'bogus'; it must be None or one of"):
+        recorder.monitor(recorder, alias=bad)
+    assert recorder.monitors == set()
 
 
 async def test_order(node: Node) -> None:
