@@ -8,7 +8,8 @@ from datetime import UTC, datetime
 import pytest
 
 from pybeethoven import Atom, NodeUpdate, Term, TrackerEvent, Updates
-from pybeethoven.cluster.core_server import MAX_UNREAD, mnesia_notify
+from pybeethoven.cluster.core_server import mnesia_notify
+from pybeethoven.cluster.readers import MAX_UNREAD
 from pybeethoven.cluster.tracker import CORE_TRACKER, OFFLINE, ONLINE
 from pybeethoven.errors import UpdatesLost
 from pybeethoven.mnesia import EVENT
