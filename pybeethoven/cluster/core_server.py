@@ -6,15 +6,16 @@ cast `{:node_update, {node, status}}`.
 
 from __future__ import annotations
 
-import asyncio
 import logging
 import time
 from datetime import UTC, datetime
 from typing import Any, Final, Self
 from weakref import WeakSet
 
+from pybeethoven.cluster.add_node import add_node
 from pybeethoven.cluster.clock import ClusterClock
 from pybeethoven.cluster.distr_server import CORE_SERVER, DistrConfig, DistrServer
+from pybeethoven.cluster.follower import ALERT_ME
 from pybeethoven.cluster.readers import Modes, Updates
 from pybeethoven.cluster.rejoin import Backoff, Membership, Seek
 from pybeethoven.cluster.tracker import (
@@ -23,7 +24,6 @@ from pybeethoven.cluster.tracker import (
     OFFLINE,
     ONLINE,
     STANDALONE,
-    NodeStatus,
     NodeUpdate,
     ServerStatus,
     TrackerEvent,
@@ -42,28 +42,19 @@ from pybeethoven.errors import (
 from pybeethoven.etf import Atom, Pid, Reference, Term
 from pybeethoven.mnesia import WRITE, Mirror, Row, Table
 from pybeethoven.net.names import split_name
-from pybeethoven.otp import NO_REPLY, ChildSpec, From, GenServer, Process
+from pybeethoven.otp import NO_REPLY, ChildSpec, From, Process
 from pybeethoven.otp.gen_server import GEN_CAST
 from pybeethoven.otp.process import NOPROC, NORMAL, SHUTDOWN
 
 logger = logging.getLogger(__name__)
 
 NAME: Final = CORE_SERVER
-ALERT_ME: Final = Atom("alert_me")
 NODE_UPDATE: Final = Atom("node_update")
 GET_MODE: Final = Atom("get_mode")
-ADD_NODE: Final = Atom("add_node")
 MIRROR_ATTACHED: Final = Atom("mirror_attached")
 MIRROR_DETACHED: Final = Atom("mirror_detached")
 CHECK_MODE: Final = Atom("check_mode")
 """What the CoreServer tells itself, to be handled behind the changes that the mirror has told."""
-
-ADD_NODE_ROUNDS: Final = 3
-ADD_NODE_PAUSE: Final = 0.1
-ADD_NODE_ASK_TIME: Final = 1.0
-"""Peers that can are asked so many times to add a node, with so many seconds between two rounds:
-0.3.9's CoreServer crashes now and then, and is back in some milliseconds. A peer has the last, in
-seconds, to say whether it can."""
 
 _ALERTS: Final = ((ONLINE, None), (ONLINE, OFFLINE), (OFFLINE, ONLINE))
 
@@ -153,7 +144,7 @@ class CoreServer(DistrServer, subscribe=True):
         self._follow(self.node.watchable(follower))
 
     async def get_mode(self) -> ServerStatus:
-        """`clustered` or `standalone`: whether a node of the tracker is connected.
+        """`clustered` or `standalone`: whether a BEAM node of the tracker is connected.
 
         Raises `NoProcess` when the CoreServer has ended.
         """
@@ -353,8 +344,7 @@ class CoreServer(DistrServer, subscribe=True):
 
     def may_recover(self) -> bool:
         """Whether a BEAM peer that the tracker has online is connected: it may show it again."""
-        beams = {info.peer for info in self.node.info().connections if not info.hidden}
-        return not beams.isdisjoint(self._others_online())
+        return not self._beams().isdisjoint(self._others_online())
 
     async def add_self(self) -> None:
         """Have any peer add this node; errors as `new_node`."""
@@ -381,7 +371,6 @@ class CoreServer(DistrServer, subscribe=True):
         if any(r.node == self.node.name for r in (event.row, *event.old_rows) if r is not None):
             self._membership.check()
         elif (update := self._update_of(event)) is not None:
-            self._check_mode()
             self._alert_followers(update.node, update.status)
             for updates in self._updates:
                 updates.put(update)
@@ -422,29 +411,8 @@ class CoreServer(DistrServer, subscribe=True):
 
     async def _add_node(self, name: Atom) -> None:
         self._source(name)
-        for attempt in range(1, ADD_NODE_ROUNDS + 1):
-            for peer in self.peers():
-                try:
-                    if await self._runs_mnesia(peer):
-                        await self._add_node_at(peer, name)
-                        return await self.mirror.catch_up()
-                except BeethovenError as error:
-                    logger.info("%s did not add %s: %s", peer, name, error)
-                    failure = error
-            if attempt < ADD_NODE_ROUNDS:
-                await asyncio.sleep(ADD_NODE_PAUSE)
-        raise failure
-
-    async def _runs_mnesia(self, peer: str) -> bool:
-        """Whether a peer can add nodes; one that is no BEAM would only ask another."""
-        asked = [Atom("is_running")]
-        answer = await self.node.rpc(peer, "mnesia", "system_info", asked, ADD_NODE_ASK_TIME)
-        return bool(answer == "yes")
-
-    async def _add_node_at(self, peer: str, name: Atom) -> None:
-        answer = await self.node.call((NAME, peer), (ADD_NODE, name))
-        if answer != "ok":
-            raise MirrorError(f"{peer} did not add {name}: it answered {brief(answer)}")
+        await add_node(self.node, self.peers, name)
+        await self.mirror.catch_up()
 
     def _source(self, name: str) -> str:
         """The peer whose Mnesia is mirrored."""
@@ -469,9 +437,12 @@ class CoreServer(DistrServer, subscribe=True):
         for follower in self._followers:
             self.node.cast(follower, (NODE_UPDATE, (node, status)), forced=True)
 
+    def _beams(self) -> set[str]:
+        """The connected nodes that others have in `nodes()`, unlike us, who are hidden."""
+        return {info.peer for info in self.node.info().connections if not info.hidden}
+
     def _connected(self) -> bool:
-        nodes = self.node.nodes()
-        return any(row.node in nodes for row in self._rows())
+        return not self._beams().isdisjoint(row.node for row in self._rows())
 
     def _mark_lost_nodes(self) -> None:
         """With no BEAM peer left, nobody else turns a dead node's row offline."""
@@ -481,33 +452,3 @@ class CoreServer(DistrServer, subscribe=True):
                 if node not in connected:
                     self.mirror.write_local(record(node, OFFLINE, self._clock.now()))
         self.deliver(CHECK_MODE)
-
-
-class Follower(GenServer):
-    """Base class of a GenServer that can ask to be alerted: what `use Beethoven.CoreServer` gives.
-
-    class Billing(Follower):
-        async def init(self):
-            await self.alert_me()
-
-        async def node_update(self, node, status):
-            ...
-    """
-
-    async def alert_me(self) -> None:
-        """Have the CoreServer of this node alert this process; see `CoreServer.alert_me`.
-
-        Raises `NoProcess` when the node has no CoreServer.
-        """
-        self.node.send(NAME, (GEN_CAST, (ALERT_ME, self.pid)))
-
-    async def node_update(self, node: Atom, status: NodeStatus) -> None:
-        """Called when another node has come or gone. Unless overridden, nothing is done."""
-
-    async def handle_cast(self, message: Term) -> None:
-        """Hand an alert to `node_update`; whoever overrides this calls it for the rest."""
-        match message:
-            case tuple(("node_update", tuple((Atom() as node, Atom() as status)))):
-                await self.node_update(node, status)
-            case _:
-                await super().handle_cast(message)
