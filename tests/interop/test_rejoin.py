@@ -5,57 +5,44 @@ from __future__ import annotations
 import asyncio
 import json
 import logging
+import signal
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
 import pytest
 
 from erlang_interop.peers import Peers
-from pybeethoven import Beethoven, ConfigError, Node, NotReady, Updates
+from pybeethoven import Beethoven, ConfigError, Node, NotReady
 from pybeethoven.cluster import locator
+from pybeethoven.cluster.rejoin import REJOIN_INTERVAL
 from pybeethoven.testing import BeamNode
 from tests.helpers import Recorder, node_update, soon
 from tests.interop.conftest import Member, WholeAgain
+from tests.interop.members import (
+    OFFLINE,
+    ONLINE,
+    PAUSES,
+    PY,
+    PY2,
+    REJOIN_LIMIT,
+    A,
+    B,
+    C,
+    follow,
+    heard,
+    kill_all,
+    statuses,
+    whole,
+)
+from tests.interop.test_cli import next_event, options, running
 from tests.timing import UNIT
 
-A, B, C = (f"{letter}@127.0.0.1" for letter in "abc")
-PY, PY2 = "py@127.0.0.1", "py2@127.0.0.1"
-ONLINE, OFFLINE = "online", "offline"
-
-PAUSES = (0.05 * UNIT, 0.4 * UNIT)
-REJOIN_LIMIT = PAUSES[1] + 1 * UNIT
-"""The longest pause, and the work."""
-
-
-async def statuses(member: Beethoven) -> dict[str, str]:
-    """What the member's own tracker says."""
-    return {row.node: row.status for row in await member.core_server.fetch_all()}
-
-
-async def heard(updates: Updates, count: int) -> list[tuple[str, str]]:
-    """The next updates."""
-    rows = [await soon(anext(updates)) for _ in range(count)]
-    return [(row.node, row.status) for row in rows]
-
-
-async def whole(member: Beethoven) -> None:
-    """Wait until it is clustered, and has the cluster's tables."""
-    await member.until_mode("clustered", None)
-    await member.until_ready(60 * UNIT)
-
-
-async def follow(member: Beethoven) -> Recorder:
-    """A process that is alerted."""
-    follower = Recorder()
-    member.node.spawn(follower)
-    await member.core_server.alert_me(follower)
-    return follower
-
-
-async def kill_all(*peers: BeamNode) -> None:
-    """All at the same moment."""
-    await asyncio.gather(*(peer.kill() for peer in peers))
-
+TICKTIME = max(1, round(UNIT))
+"""Seconds of silence after which a peer is down, in the tests that wait for that."""
+TICKS = ("-kernel", "net_ticktime", str(TICKTIME))
+FIRST_PAUSE = REJOIN_INTERVAL[0]
+DETECTION_LIMIT = 1.25 * TICKTIME + 1 * UNIT
+"""A node counts in quarters of the tick time, and is one late at most."""
 
 # When every BEAM peer has gone
 
@@ -243,6 +230,73 @@ async def test_leave_ends_the_search(
             assert all("serve" in repr(task.get_coro()) for task in left)
         async with Node(PY, cluster.cookie):
             pass
+
+
+# Called offline while it lives
+
+
+async def test_process_is_frozen(cluster: Peers, whole_again: WholeAgain) -> None:
+    """A process that was stopped for longer than the tick time is offline for all peers; when it
+    goes on it is online, and has heard what happened meanwhile."""
+    peers = [await cluster.start(name, flags=TICKS) for name in (A, B)]
+    args = [*options(cluster), "--json", "--net-ticktime", str(TICKTIME)]
+    async with running(*args) as process:
+        joined = await next_event(process)
+        table = {row["node"]: row["status"] for row in joined["nodes"]}
+        await asyncio.gather(*(cluster.await_tracker(p, {PY: ONLINE}) for p in peers))
+        async with whole_again(DETECTION_LIMIT):
+            process.send_signal(signal.SIGSTOP)
+            await asyncio.gather(*(cluster.await_tracker(p, {PY: OFFLINE}) for p in peers))
+        peers.append(await cluster.start(C, flags=TICKS))
+        await peers[1].kill()
+        await cluster.await_tracker(peers[0], {B: OFFLINE, C: ONLINE})
+        del peers[1]
+        async with whole_again(FIRST_PAUSE + 1 * UNIT):
+            process.send_signal(signal.SIGCONT)
+            await asyncio.gather(*(cluster.await_tracker(p, {PY: ONLINE}) for p in peers))
+            while table != await cluster.tracker(peers[0]):
+                event = await next_event(process)
+                table[event["node"]] = event["status"]
+
+
+async def test_connection_fails(cluster: Peers, member: Member, whole_again: WholeAgain) -> None:
+    """A peer to which the connection was lost calls us offline; it connects again, and all have us
+    online."""
+    peers = [await cluster.start(name) for name in (A, B)]
+    async with member(rejoin_interval=PAUSES) as py:
+        await soon(py.node.connect(B))
+        events, updates = py.node.connection_events(), py.core_server.updates()
+        recorder = Recorder()
+        py.node.spawn(recorder)
+        await py.core_server.subscribe("simple", recorder)
+        async with whole_again(REJOIN_LIMIT):
+            assert py.node.disconnect(B)
+            for status in (OFFLINE, ONLINE):
+                _, (_, row, _) = await recorder.next()
+                assert row[1:3] == (PY, status)
+            await asyncio.gather(*(cluster.await_tracker(p, {PY: ONLINE}) for p in peers))
+            while (event := await anext(events)).kind != "up":
+                pass
+        assert event.peer == B
+        await py.core_server.mirror.catch_up()
+        assert await statuses(py) == await cluster.tracker(peers[1])
+        async with member(PY2):
+            assert await heard(updates, 1) == [(PY2, ONLINE)]
+
+
+async def test_any_peer_adds_us(cluster: Peers, member: Member, whole_again: WholeAgain) -> None:
+    """Where the source can't add us again, another peer does."""
+    a, b = [await cluster.start(name) for name in (A, B)]
+    async with member(rejoin_interval=PAUSES) as py:
+        assert py.core_server.mirror.source == A
+        await a.eval(":ok = Supervisor.terminate_child(Beethoven.Substrate, Beethoven.CoreServer)")
+        async with whole_again(REJOIN_LIMIT):
+            await b.eval(f"""
+              offline = {{CoreTracker, :"{PY}", :offline, DateTime.utc_now()}}
+              {{:atomic, :ok}} = :mnesia.transaction(fn -> :mnesia.write(offline) end)
+            """)
+            await cluster.await_tracker(b, {PY: ONLINE})
+        assert py.core_server.mirror.source == A
 
 
 # The mode as an event
