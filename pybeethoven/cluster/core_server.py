@@ -231,13 +231,13 @@ class CoreServer(DistrServer, subscribe=True):
         return last_change(row)
 
     def peers(self) -> list[str]:
-        """The online nodes, those connected first; before all of them that of the beacon that has
-        let us in, until it is the source."""
+        """The online nodes, the source and those connected first; before all of them that of the
+        beacon that has let us in, until it is the source."""
         nodes: list[str] = list(self._others_online())
-        rank = dict.fromkeys(self.node.nodes(), 1) | {self.mirror.source: 0}
+        rank = {str(node): int(node != self.mirror.source) for node in self.node.nodes()}
         if self._via is not None and self.mirror.source is None:
             rank[self._via] = 0
-            nodes = list({*nodes, self._via})
+            nodes = [self._via, *(node for node in nodes if node != self._via)]
         return sorted(nodes, key=lambda node: rank.get(node, 2))
 
     async def init(self) -> None:

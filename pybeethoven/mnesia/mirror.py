@@ -51,7 +51,8 @@ RETRY_INTERVAL = 1.0
 """Seconds after which the peers are asked again when none of them was able to be the source."""
 
 ANSWER_TIME = 5.0
-"""Seconds that a peer has to answer each request before another is asked."""
+"""Seconds that a peer has to answer each request before another is asked, and that all of them
+together have to let us connect."""
 
 logger = logging.getLogger(__name__)
 
@@ -353,11 +354,17 @@ class Mirror(GenServer):
             future.set_result(failure)
 
     async def _attach(self) -> list[Change]:
-        for peer in self._peers():
+        deadline = asyncio.get_running_loop().time() + ANSWER_TIME
+        peers = self._peers()
+        for peer in peers:  # all at once: after a split each would take its time
+            self.node.network.connect_soon(peer)
+        for peer in peers:
             self._give_up()
             try:
+                async with asyncio.timeout_at(deadline):
+                    await self.node.connect(peer)
                 return await self._follow(peer)
-            except BeethovenError as error:
+            except (BeethovenError, TimeoutError) as error:
                 logger.info("%s cannot be the source of %s: %s", peer, self.table.name, error)
         self._give_up()
         raise MirrorError(f"no connected peer offers the table {self.table.name}")
