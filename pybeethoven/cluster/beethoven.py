@@ -170,7 +170,8 @@ class Beethoven:
             await self.node.stop()
 
     async def leave(self) -> None:
-        """End all processes and disconnect; the peers see this node offline at once.
+        """End all processes in order, as `Node.stop` does, and disconnect; the peers see this node
+        offline at once.
 
         It may `join` again. A `join` under way is given up. When cancelled, leaving goes on.
         """
