@@ -389,7 +389,8 @@ class CoreServer(DistrServer, subscribe=True):
         return None
 
     def _process_row(self, row: TrackerRow) -> None:
-        self._clock.hear(row.last_change)
+        if self.mirror.known:  # before that the only row is our own
+            self._clock.hear(row.last_change)
         if row.status == ONLINE:
             self.node.network.connect_soon(row.node)
 
