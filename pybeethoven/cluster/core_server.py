@@ -256,7 +256,8 @@ class CoreServer(DistrServer, subscribe=True):
             self.mirror.write_local(record(self.node.name, ONLINE, self._clock.now()))
         for row in self._rows():
             self._process_row(row)
-        self._membership.check()
+        if not self.mirror.known:  # else the mirror tells what it finds
+            self._membership.check()
 
     def deliver(self, message: Term, sender: Pid | None = None) -> None:
         """Take a message; a follower that is a bare name is on the node that the cast came from."""

@@ -11,6 +11,7 @@ import signal
 import pytest
 
 from erlang_interop.peers import Peers
+from pybeethoven.cluster.rejoin import REJOIN_INTERVAL
 from pybeethoven.mnesia import mirror
 from pybeethoven.net.registrar import FIRST_INTERVAL
 from pybeethoven.testing import BeamNode, Epmd
@@ -236,16 +237,20 @@ async def test_mnesia_restarts(
 
 
 async def test_mnesia_of_the_only_peer_restarts(
-    cluster: Peers, member: Member, whole_again: WholeAgain
+    cluster: Peers, member: Member, whole_again: WholeAgain, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """Started anew the only peer's Mnesia has no tracker, until its CoreServer makes one: of that
-    we are a member. The peer was never called offline, for it was not."""
+    """While the only peer's Mnesia is away its beacon is left alone, which would crash it. Started
+    anew it has no tracker, until the CoreServer makes one: of that we are a member. The peer was
+    never called offline, for it was not."""
     a = await cluster.start(A)
-    async with member(rejoin_interval=PAUSES) as py:
+    async with member() as py:
         updates = py.core_server.updates()
-        await a.eval(":mnesia.stop()")
+        await a.eval("core = Process.whereis(Beethoven.CoreServer)\n:mnesia.stop()")
+        while "does not offer the tracker" not in caplog.text:
+            await asyncio.sleep(0.01)
+        assert await a.eval("Process.whereis(Beethoven.CoreServer) == core")
         await a.eval(":mnesia.start()")
-        async with whole_again(REJOIN_LIMIT + 1):
+        async with whole_again(mirror.RETRY_INTERVAL + 4 * REJOIN_INTERVAL[0] + 1 * UNIT):
             await crash_core_server(cluster, a)
             await cluster.await_tracker(a, {PY: ONLINE})
             await py.core_server.mirror.attached.wait()
