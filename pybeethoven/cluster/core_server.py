@@ -9,6 +9,7 @@ from __future__ import annotations
 import logging
 import time
 from datetime import UTC, datetime
+from enum import Enum
 from typing import Any, Final, Self
 from weakref import WeakSet
 
@@ -51,12 +52,16 @@ logger = logging.getLogger(__name__)
 NAME: Final = CORE_SERVER
 NODE_UPDATE: Final = Atom("node_update")
 GET_MODE: Final = Atom("get_mode")
-MIRROR_ATTACHED: Final = Atom("mirror_attached")
-MIRROR_DETACHED: Final = Atom("mirror_detached")
-CHECK_MODE: Final = Atom("check_mode")
-"""What the CoreServer tells itself, to be handled behind the changes that the mirror has told."""
-
 _ALERTS: Final = ((ONLINE, None), (ONLINE, OFFLINE), (OFFLINE, ONLINE))
+
+
+class _Word(Enum):
+    """What the CoreServer tells itself, behind the changes that the mirror has told; no term from
+    outside equals it."""
+
+    ATTACHED = "ATTACHED"
+    DETACHED = "DETACHED"
+    CHECK_MODE = "CHECK_MODE"
 
 
 def mnesia_notify(event: TrackerEvent, own_node: str) -> tuple[Atom, Atom] | None:
@@ -296,17 +301,17 @@ class CoreServer(DistrServer, subscribe=True):
                 self._forget(reference, reason)
             case tuple(("nodedown", _)):
                 self._mark_lost_nodes()
-            case "mirror_attached":
+            case _Word.ATTACHED:
                 self._via, self._attached = None, True
                 self._check_mode()
                 self._membership.check()
                 for mirror in self.dependents:
                     mirror.retry()
-            case "mirror_detached":
+            case _Word.DETACHED:
                 self._attached = False
                 self._mark_lost_nodes()
                 self._membership.check()
-            case "check_mode":
+            case _Word.CHECK_MODE:
                 self._check_mode()
 
     async def terminate(self, reason: Term) -> None:
@@ -327,11 +332,11 @@ class CoreServer(DistrServer, subscribe=True):
 
     def attached(self) -> None:
         """A BEAM peer shows us the tracker."""
-        self.deliver(MIRROR_ATTACHED)
+        self.deliver(_Word.ATTACHED)
 
     def detached(self) -> None:
         """No BEAM peer is left."""
-        self.deliver(MIRROR_DETACHED)
+        self.deliver(_Word.DETACHED)
 
     # For Rejoin
 
@@ -453,4 +458,4 @@ class CoreServer(DistrServer, subscribe=True):
             for node in self._others_online():
                 if node not in connected:
                     self.mirror.write_local(record(node, OFFLINE, self._clock.now()))
-        self.deliver(CHECK_MODE)
+        self.deliver(_Word.CHECK_MODE)

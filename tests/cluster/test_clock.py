@@ -39,3 +39,12 @@ def test_later_than_all_that_was_heard() -> None:
     for time in (NOON, NOON + HOUR, NOON - HOUR, NOON + HOUR):
         clocks.cluster.hear(time)
     assert NOON + HOUR < clocks.cluster.now() < NOON + HOUR + SECOND
+
+
+def test_end_of_time() -> None:
+    """A time that nothing can be added to is the latest there is."""
+    clocks = Clocks(NOON)
+    last = datetime.max.replace(tzinfo=UTC)
+    for time in (NOON, last, NOON):
+        clocks.cluster.hear(time)
+    assert clocks.cluster.now() == last

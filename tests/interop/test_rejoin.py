@@ -69,9 +69,11 @@ async def test_all_peers_gone_and_one_back(
             await whole(py)
         assert (py.via, py.core_server.mirror.source) == (A, A)
         assert await statuses(py) == await cluster.tracker(a) == {A: ONLINE, PY: ONLINE}
+        own = await py.core_server.fetch(PY)
         b = await cluster.start(B)
         assert await heard(updates, 2) == [(A, ONLINE), (B, ONLINE)]
         assert await statuses(py) == await cluster.tracker(b)
+        assert await py.core_server.fetch(PY) == own, "a member was added once more"
         assert [await soon(anext(modes)) for _ in range(2)] == ["standalone", "clustered"]
         for node, status in [*lost, (A, ONLINE), (B, ONLINE)]:
             assert await follower.next() == node_update(node, status)
