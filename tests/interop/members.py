@@ -17,6 +17,12 @@ PAUSES = (0.05 * UNIT, 0.4 * UNIT)
 REJOIN_LIMIT = PAUSES[1] + 1 * UNIT
 """The longest pause, and the work."""
 
+TICKTIME = max(1, round(UNIT))
+"""Seconds of silence after which a peer is down, in the tests that wait for that."""
+TICKS = ("-kernel", "net_ticktime", str(TICKTIME))
+DETECTION_LIMIT = 1.25 * TICKTIME + 1 * UNIT
+"""A node counts in quarters of the tick time, and is one late at most."""
+
 
 async def statuses(member: Beethoven) -> dict[str, str]:
     """What the member's own tracker says."""

@@ -19,12 +19,15 @@ from pybeethoven.testing import BeamNode
 from tests.helpers import Recorder, node_update, soon
 from tests.interop.conftest import Member, WholeAgain
 from tests.interop.members import (
+    DETECTION_LIMIT,
     OFFLINE,
     ONLINE,
     PAUSES,
     PY,
     PY2,
     REJOIN_LIMIT,
+    TICKS,
+    TICKTIME,
     A,
     B,
     C,
@@ -37,12 +40,8 @@ from tests.interop.members import (
 from tests.interop.test_cli import next_event, options, running
 from tests.timing import UNIT
 
-TICKTIME = max(1, round(UNIT))
-"""Seconds of silence after which a peer is down, in the tests that wait for that."""
-TICKS = ("-kernel", "net_ticktime", str(TICKTIME))
 FIRST_PAUSE = REJOIN_INTERVAL[0]
-DETECTION_LIMIT = 1.25 * TICKTIME + 1 * UNIT
-"""A node counts in quarters of the tick time, and is one late at most."""
+
 
 # When every BEAM peer has gone
 

@@ -18,12 +18,15 @@ from pybeethoven.testing import BeamNode, Epmd
 from tests.helpers import node_update, soon
 from tests.interop.conftest import Member, WholeAgain
 from tests.interop.members import (
+    DETECTION_LIMIT,
     OFFLINE,
     ONLINE,
     PAUSES,
     PY,
     PY2,
     REJOIN_LIMIT,
+    TICKS,
+    TICKTIME,
     A,
     B,
     C,
@@ -35,10 +38,6 @@ from tests.interop.members import (
 )
 from tests.interop.test_cli import next_event, options, running
 from tests.timing import UNIT
-
-TICKTIME = max(1, round(UNIT))
-TICKS = ("-kernel", "net_ticktime", str(TICKTIME))
-DETECTION_LIMIT = 1.25 * TICKTIME + 1 * UNIT
 
 START_MNESIA = f"""
 :ok = :mnesia.start()
