@@ -1,8 +1,10 @@
 """Join a Python process to a Beethoven cluster, as a distributed Erlang node."""
 
 from pybeethoven.cluster.beethoven import Beethoven
-from pybeethoven.cluster.core_server import CoreServer, Follower, Updates
+from pybeethoven.cluster.core_server import CoreServer
 from pybeethoven.cluster.distr_server import DistrConfig, DistrServer
+from pybeethoven.cluster.follower import Follower
+from pybeethoven.cluster.readers import Modes, Updates
 from pybeethoven.cluster.substrate import Role
 from pybeethoven.cluster.tracker import (
     NodeStatus,
@@ -104,6 +106,7 @@ __all__ = [
     "Map",
     "MatchSpecError",
     "MirrorError",
+    "Modes",
     "NameTaken",
     "NativeRecord",
     "NoConnection",

@@ -8,15 +8,17 @@ import logging
 import os
 import signal
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Coroutine
 from contextlib import suppress
 from typing import Any, NoReturn
 
 import click
 
 from pybeethoven.cluster.beethoven import Beethoven
+from pybeethoven.cluster.readers import Modes, Updates
 from pybeethoven.cluster.tracker import ONLINE, TrackerRow
 from pybeethoven.errors import BeethovenError, ConfigError
+from pybeethoven.net.network import NET_TICKTIME
 from pybeethoven.net.tls import TlsOptions
 from pybeethoven.otp.cookie import read_cookie
 
@@ -46,6 +48,12 @@ def main() -> None:
     help="Where other nodes connect to, or a range to take one of.  [default: any]",
 )
 @click.option("--interface", help="The address to listen on.  [default: that of the name's host]")
+@click.option(
+    "--net-ticktime",
+    metavar="SECONDS",
+    default=NET_TICKTIME,
+    help="Silence after which a node is down, the same on all nodes.  [default: 60]",
+)
 @click.option("--certfile", type=click.Path(), help="Speak TLS: this node's certificate, in PEM.")
 @click.option("--keyfile", type=click.Path(), help="Its key.  [default: what --certfile holds]")
 @click.option("--cacertfile", type=click.Path(), help="The CAs of the other nodes' certificates.")
@@ -75,6 +83,7 @@ def join(
     port: int,
     listen_port: str | None,
     interface: str | None,
+    net_ticktime: float,
     as_json: bool,
     seconds: float | None,
     verbose: bool,
@@ -96,6 +105,7 @@ def join(
             listener_port=port,
             listen_port=_ports(listen_port),
             use_interface=interface,
+            net_ticktime=net_ticktime,
             tls=_tls_options(**tls_files),
         )
         asyncio.run(_join(beethoven, _print_json if as_json else _print_text, seconds))
@@ -148,14 +158,36 @@ async def _report(beethoven: Beethoven, print_event: Print) -> None:
     async with beethoven:
         mode = await beethoven.core_server.get_mode()
         nodes = [_fields(row) for row in await beethoven.core_server.fetch_all()]
-        updates = beethoven.core_server.updates()
+        updates, modes = beethoven.core_server.updates(), beethoven.modes()
         if beethoven.via is None:
             print_event({"event": "standalone"})
         else:
             joined = {"event": "joined", "via": beethoven.via, "mode": mode, "nodes": nodes}
             print_event(joined)
-        async for update in updates:
-            print_event({"event": "node_update", **_fields(update)})
+        await _first_end(_print_updates(updates, print_event), _print_modes(modes, print_event))
+
+
+async def _print_updates(updates: Updates, print_event: Print) -> None:
+    async for update in updates:
+        print_event({"event": "node_update", **_fields(update)})
+
+
+async def _print_modes(modes: Modes, print_event: Print) -> None:
+    async for mode in modes:
+        print_event({"event": "mode", "mode": mode})
+
+
+async def _first_end(*coroutines: Coroutine[Any, Any, None]) -> None:
+    """Run all until one ends, and raise what it raised."""
+    tasks = [asyncio.create_task(coroutine) for coroutine in coroutines]
+    try:
+        done, _ = await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
+        for task in done:
+            task.result()
+    finally:
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
 
 
 def _fields(row: TrackerRow) -> dict[str, str]:
@@ -174,6 +206,8 @@ def _print_text(event: dict[str, Any]) -> None:
         case {"event": "joined", "via": via, "mode": mode, "nodes": nodes}:
             lines = [f"joined through {via}: {mode}", *(f"  {_status_text(n)}" for n in nodes)]
             click.echo("\n".join(lines))
+        case {"event": "mode", "mode": mode}:
+            click.echo(f"now {mode}")
         case _:
             click.echo(_status_text(event))
 

@@ -13,8 +13,10 @@ from typing import Self
 
 from pybeethoven.cluster.core_server import CoreServer
 from pybeethoven.cluster.locator import BACKOFF, Locator, check_port, hosts_of
+from pybeethoven.cluster.readers import Modes
+from pybeethoven.cluster.rejoin import REJOIN_INTERVAL, Backoff
 from pybeethoven.cluster.substrate import NAME, Role, Substrate, by_score, role_of
-from pybeethoven.cluster.tracker import ONLINE, ServerStatus, TrackerRow
+from pybeethoven.cluster.tracker import CLUSTERED, ONLINE, STANDALONE, ServerStatus, TrackerRow
 from pybeethoven.errors import ConfigError, MirrorError, NotReady
 from pybeethoven.etf import Atom, Pid, Term
 from pybeethoven.etf.order import order_key
@@ -44,6 +46,8 @@ class Beethoven:
     `net_ticktime` (seconds): silence after which a peer is down, best the same on all nodes.
     `epmd`, `listen_port`, `use_interface`, `resolve`: how the node registers, where it listens and
     where it dials, see `Node`.
+    `rejoin_interval` (seconds): the first and the longest pause between two attempts to be in the
+    cluster again, see `rejoin`.
     `limits`: how much it bears of peers and strangers; by default `Limits()`.
     `tls`: speak TLS with all peers; the beacon and EPMD are still asked without.
 
@@ -63,9 +67,12 @@ class Beethoven:
         listen_port: int | tuple[int, int] = 0,
         use_interface: str | None = None,
         resolve: Resolve | None = None,
+        rejoin_interval: tuple[float, float] = REJOIN_INTERVAL,
         limits: Limits | None = None,
         tls: TlsOptions | None = None,
     ) -> None:
+        Backoff(rejoin_interval)  # raises for what is none
+        self._rejoin_interval = rejoin_interval
         self._locator = Locator(
             name,
             hosts_of(cluster_net),
@@ -85,7 +92,7 @@ class Beethoven:
             tls=tls,
         )
         self.via: str | None = None
-        """The node whose beacon let us in; None: standalone."""
+        """The node whose beacon has let us in last; None: none has since `join`."""
         self._substrate: Substrate | None = None
         self._joining: asyncio.Task[None] | None = None
         self._watcher: asyncio.Task[None] | None = None
@@ -116,7 +123,7 @@ class Beethoven:
 
     async def join(self) -> None:
         """Start the node, find a beacon, join, and start the CoreServer; without a beacon, go on
-        standalone.
+        standalone. From then on it joins by itself whenever it is in no cluster.
 
         Raises `NameTaken`, `EpmdUnreachable` or `EpmdError`; `ConfigError` if the name's host is
         not this machine; `JoinError` if no beacon lets us in; `MirrorError` if the cluster has no
@@ -138,12 +145,19 @@ class Beethoven:
         try:
             await self.node.start_node()
             self.via = await self._locator.seek()
-            self._substrate = Substrate(self.via)
+            backoff = Backoff(self._rejoin_interval)
+            self._substrate = Substrate(self.via, seek=self._seek_again, backoff=backoff)
             await self.node.start(self._substrate, name=NAME)
             self._watcher = asyncio.create_task(self._watch(self._substrate))
         except BaseException:
             await self.node.stop()
             raise
+
+    async def _seek_again(self) -> str | None:
+        """One round of looking for a beacon: the node whose beacon lets us in, if one does."""
+        if (via := await self._locator.seek(rounds=1)) is not None:
+            self.via = via
+        return via
 
     def _is_joining(self) -> bool:
         return self._joining is not None and not self._joining.done()
@@ -156,7 +170,8 @@ class Beethoven:
             await self.node.stop()
 
     async def leave(self) -> None:
-        """End all processes and disconnect; the peers see this node offline at once.
+        """End all processes in order, as `Node.stop` does, and disconnect; the peers see this node
+        offline at once.
 
         It may `join` again. A `join` under way is given up. When cancelled, leaving goes on.
         """
@@ -190,6 +205,32 @@ class Beethoven:
                     await asyncio.sleep(READY_INTERVAL)
         except TimeoutError as error:
             raise NotReady(f"{self.node.name} was not ready within {timeout:g} seconds") from error
+
+    def modes(self) -> Modes:
+        """The changes of the mode from now on: `async for mode in beethoven.modes()`.
+
+        Raises `NotReady` before it has joined. They end when the node leaves.
+        """
+        return self.core_server.modes()
+
+    async def until_mode(self, mode: ServerStatus | str, timeout: float | None = 5.0) -> None:
+        """Wait until the mode is `clustered` or `standalone`, up to `timeout` seconds (None: for
+        ever).
+
+        Raises `NotReady` when the time is up, or when the node leaves; `ConfigError` for another
+        mode; `NoProcess` when the CoreServer has ended for good.
+        """
+        if mode not in (STANDALONE, CLUSTERED):
+            raise ConfigError(f"the mode is {mode!r}; give 'standalone' or 'clustered'")
+        modes = self.modes()
+        try:
+            async with asyncio.timeout(timeout):
+                while self.core_server.mode != mode:
+                    await anext(modes)
+        except TimeoutError as error:
+            raise NotReady(f"{self.node.name} was not {mode} within {timeout:g} seconds") from error
+        except StopAsyncIteration:
+            raise NotReady(f"{self.node.name} left before it was {mode}") from None
 
     async def get_node_status(self) -> ServerStatus:
         """`clustered` or `standalone`; see `CoreServer.get_mode`."""

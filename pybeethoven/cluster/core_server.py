@@ -6,21 +6,25 @@ cast `{:node_update, {node, status}}`.
 
 from __future__ import annotations
 
-import asyncio
 import logging
-from collections.abc import Iterable
+import time
 from datetime import UTC, datetime
+from enum import Enum
 from typing import Any, Final, Self
 from weakref import WeakSet
 
+from pybeethoven.cluster.add_node import add_node
+from pybeethoven.cluster.clock import ClusterClock
 from pybeethoven.cluster.distr_server import CORE_SERVER, DistrConfig, DistrServer
+from pybeethoven.cluster.follower import ALERT_ME
+from pybeethoven.cluster.readers import Modes, Updates
+from pybeethoven.cluster.rejoin import Backoff, Membership, Seek
 from pybeethoven.cluster.tracker import (
     CLUSTERED,
     CORE_TRACKER,
     OFFLINE,
     ONLINE,
     STANDALONE,
-    NodeStatus,
     NodeUpdate,
     ServerStatus,
     TrackerEvent,
@@ -34,39 +38,30 @@ from pybeethoven.errors import (
     ConfigError,
     MirrorError,
     NoProcess,
-    UpdatesLost,
     brief,
 )
 from pybeethoven.etf import Atom, Pid, Reference, Term
-from pybeethoven.mnesia import WRITE, Row, Table
+from pybeethoven.mnesia import WRITE, Mirror, Row, Table
 from pybeethoven.net.names import split_name
-from pybeethoven.otp import NO_REPLY, ChildSpec, From, GenServer, Process
+from pybeethoven.otp import NO_REPLY, ChildSpec, From, Process
 from pybeethoven.otp.gen_server import GEN_CAST
 from pybeethoven.otp.process import NOPROC, NORMAL, SHUTDOWN
 
 logger = logging.getLogger(__name__)
 
 NAME: Final = CORE_SERVER
-ALERT_ME: Final = Atom("alert_me")
 NODE_UPDATE: Final = Atom("node_update")
 GET_MODE: Final = Atom("get_mode")
-ADD_NODE: Final = Atom("add_node")
-MIRROR_DETACHED: Final = Atom("mirror_detached")
-
-MAX_UNREAD: Final = 10_000
-"""So many updates wait for a reader; with more it gets `UpdatesLost`."""
-
-REJOIN_INTERVAL: Final = 1.0
-"""Seconds between two requests to a peer to call this node online again."""
-
-ADD_NODE_ROUNDS: Final = 3
-ADD_NODE_PAUSE: Final = 0.1
-ADD_NODE_ASK_TIME: Final = 1.0
-"""Peers that can are asked so many times to add a node, with so many seconds between two rounds:
-0.3.9's CoreServer crashes now and then, and is back in some milliseconds. A peer has the last, in
-seconds, to say whether it can."""
-
 _ALERTS: Final = ((ONLINE, None), (ONLINE, OFFLINE), (OFFLINE, ONLINE))
+
+
+class _Word(Enum):
+    """What the CoreServer tells itself, behind the changes that the mirror has told; no term from
+    outside equals it."""
+
+    ATTACHED = "ATTACHED"
+    DETACHED = "DETACHED"
+    CHECK_MODE = "CHECK_MODE"
 
 
 def mnesia_notify(event: TrackerEvent, own_node: str) -> tuple[Atom, Atom] | None:
@@ -81,64 +76,40 @@ def mnesia_notify(event: TrackerEvent, own_node: str) -> tuple[Atom, Atom] | Non
     return None
 
 
-class Updates:
-    """The node updates from the moment it was made, for code that is not a process.
-
-    `async for update in core_server.updates()` waits for each. It ends when the node leaves. It
-    raises `UpdatesLost` behind the last of `MAX_UNREAD` that were not read, and `NoProcess` when
-    the CoreServer has ended for good. A cancelled wait loses nothing.
-    """
-
-    def __init__(self, known: Iterable[TrackerRow] = ()) -> None:
-        self._queue: asyncio.Queue[NodeUpdate | Exception] = asyncio.Queue()
-        self._ended = False
-        self._known = {row.node: row for row in known}
-
-    def put(self, update: NodeUpdate) -> None:
-        """Add an update unless it was known (called by the CoreServer)."""
-        if self._ended or self._known.pop(update.node, None) == update:
-            return
-        if self._queue.qsize() == MAX_UNREAD:
-            self.end(UpdatesLost(f"over {MAX_UNREAD} node updates were not read in time"))
-        else:
-            self._queue.put_nowait(update)
-
-    def end(self, error: BeethovenError | None = None) -> None:
-        """Let nothing come any more (called by the CoreServer); `error` is raised then."""
-        if not self._ended:
-            self._ended = True
-            self._queue.put_nowait(error or StopAsyncIteration())
-
-    def __aiter__(self) -> Self:
-        return self
-
-    async def __anext__(self) -> NodeUpdate:
-        update = await self._queue.get()
-        if not isinstance(update, Exception):
-            return update
-        self._queue.put_nowait(update)
-        raise update
-
-
 class CoreServer(DistrServer, subscribe=True):
     """The CoreServer of a node, with the tracker in `mirror.table`.
 
     `mode`: `clustered`, when the node was let in by the beacon of the node `via`, or `standalone`.
+    `seek`, `backoff`: how it looks for a beacon when it is in no cluster; without `seek`, not.
     It may be run again when it has ended, as a supervisor does: its followers and those who read
     `updates()` are still alerted then, of what has changed in between, too.
     """
 
-    def __init__(self, mode: ServerStatus = STANDALONE, *, via: str | None = None) -> None:
+    def __init__(
+        self,
+        mode: ServerStatus = STANDALONE,
+        *,
+        via: str | None = None,
+        seek: Seek | None = None,
+        backoff: Backoff | None = None,
+    ) -> None:
         if mode not in (STANDALONE, CLUSTERED):
             raise ConfigError(f"the mode is {mode!r}; give 'standalone' or 'clustered'")
         super().__init__(Atom(mode))
         self._via = via
+        """The node of the beacon that has let us in, until it shows us the tracker."""
         self._mode = Atom(mode)
+        self._attached = mode == CLUSTERED
+        """Whether a peer shows us the tracker, as of the changes handled so far."""
+        self.dependents: list[Mirror] = []
+        """They ask the peers again as soon as there is one that shows us the tracker."""
+        self._clock = ClusterClock(lambda: datetime.now(UTC), time.monotonic)
+        self._membership = Membership(self, seek, backoff or Backoff())
         self._followers: dict[Pid | tuple[Atom, Atom], Reference] = {}
         self._updates: WeakSet[Updates] = WeakSet()
+        self._modes: WeakSet[Modes] = WeakSet()
         self._ended = False
         self._supervised = False
-        self._rejoining: Process | None = None
 
     # For everybody
 
@@ -178,7 +149,7 @@ class CoreServer(DistrServer, subscribe=True):
         self._follow(self.node.watchable(follower))
 
     async def get_mode(self) -> ServerStatus:
-        """`clustered` or `standalone`: whether a node of the tracker is connected.
+        """`clustered` or `standalone`: whether a BEAM node of the tracker is connected.
 
         Raises `NoProcess` when the CoreServer has ended.
         """
@@ -230,11 +201,25 @@ class CoreServer(DistrServer, subscribe=True):
             updates.end(self._end_reason())
         return updates
 
+    @property
+    def mode(self) -> ServerStatus:
+        """What `get_mode` answers, without a call."""
+        return self._mode
+
+    def modes(self) -> Modes:
+        """The changes of the mode from now on, to be read with `async for`."""
+        modes = Modes()
+        self._modes.add(modes)
+        if self._ended:
+            modes.end(self._end_reason())
+        return modes
+
     def end_updates(self) -> None:
-        """Let every `updates()` end: nothing comes any more."""
+        """Let every `updates()` and `modes()` end: nothing comes any more."""
         self._ended = True
-        for updates in self._updates:
-            updates.end(self._end_reason())
+        readers: list[Updates | Modes] = [*self._updates, *self._modes]
+        for reader in readers:
+            reader.end(self._end_reason())
 
     def _end_reason(self) -> NoProcess | None:
         """Nothing to tell when the node leaves; but while it runs, there should be a CoreServer."""
@@ -251,11 +236,14 @@ class CoreServer(DistrServer, subscribe=True):
         return last_change(row)
 
     def peers(self) -> list[str]:
-        """The online nodes, those connected first; before the tracker is known, the beacon's."""
-        if not self._rows() and self._via is not None:
-            return [self._via]
-        rank = dict.fromkeys(self.node.nodes(), 1) | {self.mirror.source: 0}
-        return sorted(self._others_online(), key=lambda node: rank.get(node, 2))
+        """The online nodes, the source and those connected first; before all of them that of the
+        beacon that has let us in, until it is the source."""
+        nodes: list[str] = list(self._others_online())
+        rank = {str(node): int(node != self.mirror.source) for node in self.node.nodes()}
+        if self._via is not None and self.mirror.source is None:
+            rank[self._via] = 0
+            nodes = [self._via, *(node for node in nodes if node != self._via)]
+        return sorted(nodes, key=lambda node: rank.get(node, 2))
 
     async def init(self) -> None:
         """Mirror the tracker and connect to each node that it calls online.
@@ -270,9 +258,11 @@ class CoreServer(DistrServer, subscribe=True):
         """Alert those who followed an earlier run of this server; connect to the online nodes."""
         self._followers = {follower: self.monitor(follower) for follower in self._followers}
         if self.mirror.source is None:
-            self.mirror.write_local(record(self.node.name, ONLINE, datetime.now(UTC)))
+            self.mirror.write_local(record(self.node.name, ONLINE, self._clock.now()))
         for row in self._rows():
             self._process_row(row)
+        if not self.mirror.known:  # else the mirror tells what it finds
+            self._membership.check()
 
     def deliver(self, message: Term, sender: Pid | None = None) -> None:
         """Take a message; a follower that is a bare name is on the node that the cast came from."""
@@ -309,11 +299,23 @@ class CoreServer(DistrServer, subscribe=True):
                     self._process_event(event)
             case tuple(("DOWN", Reference() as reference, _, _, reason)):
                 self._forget(reference, reason)
-            case tuple(("nodedown", _)) | "mirror_detached":
+            case tuple(("nodedown", _)):
                 self._mark_lost_nodes()
+            case _Word.ATTACHED:
+                self._via, self._attached = None, True
+                self._check_mode()
+                self._membership.check()
+                for mirror in self.dependents:
+                    mirror.retry()
+            case _Word.DETACHED:
+                self._attached = False
+                self._mark_lost_nodes()
+                self._membership.check()
+            case _Word.CHECK_MODE:
+                self._check_mode()
 
     async def terminate(self, reason: Term) -> None:
-        """End every `updates()`, unless a supervisor is to run us again."""
+        """End every `updates()` and `modes()`, unless a supervisor is to run us again."""
         if not self._supervised or reason in (NORMAL, SHUTDOWN):
             self.end_updates()
 
@@ -328,9 +330,36 @@ class CoreServer(DistrServer, subscribe=True):
         """What `:sys.get_state` shows, as an Elixir CoreServer has it: `{mode, followers}`."""
         return (self._mode, list(self._followers))
 
+    def attached(self) -> None:
+        """A BEAM peer shows us the tracker."""
+        self.deliver(_Word.ATTACHED)
+
     def detached(self) -> None:
         """No BEAM peer is left."""
-        self.deliver(MIRROR_DETACHED)
+        self.deliver(_Word.DETACHED)
+
+    # For Rejoin
+
+    def in_cluster(self) -> bool:
+        """Whether a BEAM peer shows us the tracker."""
+        return self.mirror.source is not None
+
+    def is_online(self) -> bool:
+        """Whether the tracker has this node online."""
+        return any(r.node == self.node.name and r.status == ONLINE for r in self._rows())
+
+    def may_recover(self) -> bool:
+        """Whether a BEAM peer that the tracker has online is connected: it may show it again."""
+        return not self._beams().isdisjoint(self._others_online())
+
+    async def add_self(self) -> None:
+        """Have any peer add this node; errors as `new_node`."""
+        await self._add_node(self.node.name)
+
+    def let_in(self, via: str) -> None:
+        """Have the tracker mirrored from the node of the beacon that has let us in."""
+        self._via = via
+        self.mirror.retry()
 
     async def _create_missing(self) -> bool:
         """Never: it is the cluster's own nodes that have a tracker."""
@@ -343,38 +372,40 @@ class CoreServer(DistrServer, subscribe=True):
         return [r.node for r in self._rows() if r.status == ONLINE and r.node != self.node.name]
 
     def _process_event(self, event: TrackerEvent) -> None:
-        if event.operation != WRITE or event.row is None:
-            return
-        self._process_row(event.row)
-        if mnesia_notify(event, self.node.name) is None:
-            return
-        connected = event.row.status == ONLINE or self._connected()
-        self._mode = CLUSTERED if connected else STANDALONE
-        self._alert_followers(event.row.node, event.row.status)
-        for updates in self._updates:
-            updates.put(event.row)
+        if event.row is not None:
+            self._process_row(event.row)
+        if any(r.node == self.node.name for r in (event.row, *event.old_rows) if r is not None):
+            self._membership.check()
+        elif (update := self._update_of(event)) is not None:
+            self._alert_followers(update.node, update.status)
+            for updates in self._updates:
+                updates.put(update)
+
+    def _update_of(self, event: TrackerEvent) -> NodeUpdate | None:
+        """What followers are told of an event."""
+        if mnesia_notify(event, self.node.name) is not None:
+            return event.row
+        match event:
+            case TrackerEvent(
+                operation="delete",
+                old_rows=[TrackerRow(node=node, status="online")],
+                activity=(_, Pid(node=self.node.name)),
+            ):  # no peer did it: the cluster that we are in now does not know the node
+                return NodeUpdate(node, OFFLINE, self._clock.now())
+        return None
 
     def _process_row(self, row: TrackerRow) -> None:
-        if row.node == self.node.name:
-            if row.status == OFFLINE and self._rejoining is None:
-                self._rejoining = self.node.spawn(self._rejoin)
-        elif row.status == ONLINE:
+        if self.mirror.known:  # before that the only row is our own
+            self._clock.hear(row.last_change)
+        if row.status == ONLINE:
             self.node.network.connect_soon(row.node)
 
-    async def _rejoin(self, process: Process) -> None:
-        """A peer has marked us offline, maybe for an earlier life of ours: have one correct it."""
-        while self._is_offline():
-            if (source := self.mirror.source) is not None:
-                logger.info("asking %s to call this node online again", source)
-                try:
-                    await self._add_node_at(source, self.node.name)
-                except BeethovenError as error:
-                    logger.warning("%s did not add this node again: %s", source, error)
-            await asyncio.sleep(REJOIN_INTERVAL)
-        self._rejoining = None
-
-    def _is_offline(self) -> bool:
-        return any(r.node == self.node.name and r.status == OFFLINE for r in self._rows())
+    def _check_mode(self) -> None:
+        mode = CLUSTERED if self._attached or self._connected() else STANDALONE
+        if mode != self._mode:
+            self._mode = mode
+            for modes in self._modes:
+                modes.put(mode)
 
     async def _answer_add_node(self, process: Process, from_: From, name: Atom) -> None:
         answer: Term = Atom("ok")
@@ -387,29 +418,8 @@ class CoreServer(DistrServer, subscribe=True):
 
     async def _add_node(self, name: Atom) -> None:
         self._source(name)
-        for attempt in range(1, ADD_NODE_ROUNDS + 1):
-            for peer in self.peers():
-                try:
-                    if await self._runs_mnesia(peer):
-                        await self._add_node_at(peer, name)
-                        return await self.mirror.catch_up()
-                except BeethovenError as error:
-                    logger.info("%s did not add %s: %s", peer, name, error)
-                    failure = error
-            if attempt < ADD_NODE_ROUNDS:
-                await asyncio.sleep(ADD_NODE_PAUSE)
-        raise failure
-
-    async def _runs_mnesia(self, peer: str) -> bool:
-        """Whether a peer can add nodes; one that is no BEAM would only ask another."""
-        asked = [Atom("is_running")]
-        answer = await self.node.rpc(peer, "mnesia", "system_info", asked, ADD_NODE_ASK_TIME)
-        return bool(answer == "yes")
-
-    async def _add_node_at(self, peer: str, name: Atom) -> None:
-        answer = await self.node.call((NAME, peer), (ADD_NODE, name))
-        if answer != "ok":
-            raise MirrorError(f"{peer} did not add {name}: it answered {brief(answer)}")
+        await add_node(self.node, self.peers, name)
+        await self.mirror.catch_up()
 
     def _source(self, name: str) -> str:
         """The peer whose Mnesia is mirrored."""
@@ -434,9 +444,12 @@ class CoreServer(DistrServer, subscribe=True):
         for follower in self._followers:
             self.node.cast(follower, (NODE_UPDATE, (node, status)), forced=True)
 
+    def _beams(self) -> set[str]:
+        """The connected nodes that others have in `nodes()`, unlike us, who are hidden."""
+        return {info.peer for info in self.node.info().connections if not info.hidden}
+
     def _connected(self) -> bool:
-        nodes = self.node.nodes()
-        return any(row.node in nodes for row in self._rows())
+        return not self._beams().isdisjoint(row.node for row in self._rows())
 
     def _mark_lost_nodes(self) -> None:
         """With no BEAM peer left, nobody else turns a dead node's row offline."""
@@ -444,34 +457,5 @@ class CoreServer(DistrServer, subscribe=True):
             connected = self.node.nodes()
             for node in self._others_online():
                 if node not in connected:
-                    self.mirror.write_local(record(node, OFFLINE, datetime.now(UTC)))
-
-
-class Follower(GenServer):
-    """Base class of a GenServer that can ask to be alerted: what `use Beethoven.CoreServer` gives.
-
-    class Billing(Follower):
-        async def init(self):
-            await self.alert_me()
-
-        async def node_update(self, node, status):
-            ...
-    """
-
-    async def alert_me(self) -> None:
-        """Have the CoreServer of this node alert this process; see `CoreServer.alert_me`.
-
-        Raises `NoProcess` when the node has no CoreServer.
-        """
-        self.node.send(NAME, (GEN_CAST, (ALERT_ME, self.pid)))
-
-    async def node_update(self, node: Atom, status: NodeStatus) -> None:
-        """Called when another node has come or gone. Unless overridden, nothing is done."""
-
-    async def handle_cast(self, message: Term) -> None:
-        """Hand an alert to `node_update`; whoever overrides this calls it for the rest."""
-        match message:
-            case tuple(("node_update", tuple((Atom() as node, Atom() as status)))):
-                await self.node_update(node, status)
-            case _:
-                await super().handle_cast(message)
+                    self.mirror.write_local(record(node, OFFLINE, self._clock.now()))
+        self.deliver(_Word.CHECK_MODE)

@@ -121,6 +121,7 @@ class DistrServer(GenServer):
             peers=self.peers,
             on_change=self._on_change,
             on_detached=self.detached,
+            on_attached=self.attached,
             order=self.order,
         )
         self._telling = False
@@ -154,6 +155,10 @@ class DistrServer(GenServer):
 
     def detached(self) -> None:
         """Called when no peer has the table any more. Its rows stay. Must not block."""
+
+    def attached(self) -> None:
+        """Called when a peer has the table, at first or again, and differences were told. Must not
+        block."""
 
     # For everybody
 

@@ -32,6 +32,8 @@ TIMED_OUT = "timeout"
 AT_ONCE = 256
 """So many hosts are asked at the same time."""
 MAX_HOSTS = 65536
+MAX_SAID = 100
+"""So many different things are logged until a beacon lets us in."""
 
 Beacon = tuple[asyncio.StreamReader, asyncio.StreamWriter]
 
@@ -74,22 +76,24 @@ class Locator:
     port: int
     backoff: Callable[[], float]
     _refusals: list[JoinError] = field(default_factory=list)
+    _said: set[str] = field(default_factory=set)
 
-    async def seek(self) -> str | None:
+    async def seek(self, rounds: int = ROUNDS) -> str | None:
         """Join through the first beacon that lets us in: its node's name, or None if there is none.
 
-        Raises `JoinError` if beacons were found in the last round and none let us in. A beacon
-        of our own node does not count, but when there is no other it is a `JoinError`. When
-        cancelled, no connection is left.
+        The hosts are gone through up to `rounds` times. Raises `JoinError` if beacons were found in
+        the last round and none let us in. A beacon of our own node does not count, but when there
+        is no other it is a `JoinError`. When cancelled, no connection is left.
         """
-        for round_number in range(1, ROUNDS + 1):
+        for round_number in range(1, rounds + 1):
             self._refusals.clear()
             if (via := await self._seek_once()) is not None:
+                self._said.clear()
                 return via
-            logger.info("no beacon let us in in round %d of %d", round_number, ROUNDS)
+            self._say(logging.INFO, f"no beacon let us in in round {round_number} of {rounds}")
             if any(refusal.answer == TIMED_OUT for refusal in self._refusals):
                 break
-            if round_number < ROUNDS:
+            if round_number < rounds:
                 await asyncio.sleep(self.backoff())
         if self._refusals:
             raise min(self._refusals, key=lambda refusal: refusal.answer == "self")
@@ -152,12 +156,18 @@ class Locator:
             self._refusals.append(_silence(host, self.port))
             return None
         except (OSError, SeekChatError) as error:
-            logger.warning("%s:%d is no beacon: %s", host, self.port, error)
+            self._say(logging.WARNING, f"{host}:{self.port} is no beacon: {error}")
             return None
         if reply.payload == "joined" and reply.sender != self.name:
             return reply.sender
         self._refusals.append(_refusal(self.name, host, reply))
         return None
+
+    def _say(self, level: int, text: str) -> None:
+        """Log a text once: who is in no cluster seeks for as long as that lasts."""
+        if text not in self._said and len(self._said) < MAX_SAID:
+            self._said.add(text)
+            logger.log(level, "%s", text)
 
     async def _ask(
         self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, message: Message

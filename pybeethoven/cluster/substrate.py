@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from typing import Final
 
 from pybeethoven.cluster.core_server import CoreServer
+from pybeethoven.cluster.rejoin import Backoff, Seek
 from pybeethoven.cluster.tracker import CLUSTERED, STANDALONE
 from pybeethoven.etf import Atom, Term
 from pybeethoven.etf.order import order_key
@@ -43,15 +44,18 @@ def by_score(rows: list[Row]) -> list[Row]:
 class Substrate(Supervisor):
     """Runs the CoreServer, and mirrors of the roles and of how busy the nodes are.
 
-    `via`: the node of the beacon through which this one joined, or None: standalone.
+    `via`: the node of the beacon through which this one joined, or None: standalone. `seek`,
+    `backoff`: how it joins later, see `rejoin`.
     """
 
-    def __init__(self, via: str | None) -> None:
-        self._via = via
+    def __init__(
+        self, via: str | None, *, seek: Seek | None = None, backoff: Backoff | None = None
+    ) -> None:
         mode = STANDALONE if via is None else CLUSTERED
-        self.core_server = CoreServer(mode, via=via)
+        self.core_server = CoreServer(mode, via=via, seek=seek, backoff=backoff)
         self.roles = self._mirror(Table(ROLE_TRACKER, type="ordered_set"))
         self.allocations = self._mirror(Table(ALLOC_TRACKER))
+        self.core_server.dependents = [self.roles, self.allocations]
         super().__init__(
             [
                 self.core_server.as_child(),
@@ -61,12 +65,12 @@ class Substrate(Supervisor):
         )
 
     def ready(self) -> bool:
-        """Whether the CoreServer runs, and, unless standalone, the cluster's tables are here."""
+        """Whether the CoreServer runs, and, if it was ever in a cluster, its tables are here."""
         core = self.core_server
         if core.node.process(core.pid) is None or not core.started.done():
             return False
         mirrors = (core.mirror, self.roles, self.allocations)
-        return self._via is None or all(mirror.source is not None for mirror in mirrors)
+        return not core.mirror.known or all(mirror.source is not None for mirror in mirrors)
 
     async def terminate(self, reason: Term) -> None:
         """End the children, and with them every `updates()`."""

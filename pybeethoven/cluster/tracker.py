@@ -30,7 +30,8 @@ _EPOCH: Final = datetime.min.replace(tzinfo=UTC)
 @dataclass(frozen=True, slots=True)
 class TrackerRow:
     """A node of the cluster. `status`: `online` or `offline`, since `last_change`, an aware UTC
-    time by the clock of the BEAM peer that wrote it."""
+    time by the clock of the BEAM peer that wrote it. What this node has written itself, with no
+    peer left, goes on from the latest time that a peer has written."""
 
     node: Atom
     status: NodeStatus

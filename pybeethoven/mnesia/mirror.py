@@ -51,7 +51,8 @@ RETRY_INTERVAL = 1.0
 """Seconds after which the peers are asked again when none of them was able to be the source."""
 
 ANSWER_TIME = 5.0
-"""Seconds that a peer has to answer each request before another is asked."""
+"""Seconds that a peer has to answer each request before another is asked, and that all of them
+together have to let us connect."""
 
 logger = logging.getLogger(__name__)
 
@@ -103,8 +104,9 @@ class Mirror(GenServer):
 
     `peers()` gives the nodes that may be the source, the preferred one first. `on_change` is called
     with each change after it is in `table`; `on_detached` when no peer offers the table any more
-    (its rows stay, and the peers are asked again each `RETRY_INTERVAL`). `order` is a sort key: the
-    order in which differences are told after a change of source. None of them may block.
+    (its rows stay, and the peers are asked again each `RETRY_INTERVAL`); `on_attached` when one
+    does, after the differences were told. `order` is a sort key: the order in which differences are
+    told after a change of source. None of them may block.
     `required`: not to find the table at the start is an error.
 
     It may be run again when it has ended; what has changed in between is told then.
@@ -117,6 +119,7 @@ class Mirror(GenServer):
         peers: Callable[[], Sequence[str]],
         on_change: Callable[[Change], None] = lambda change: None,
         on_detached: Callable[[], None] = lambda: None,
+        on_attached: Callable[[], None] = lambda: None,
         order: Callable[[Row], Any] | None = None,
         required: bool = True,
     ) -> None:
@@ -129,6 +132,7 @@ class Mirror(GenServer):
         self._peers = peers
         self._on_change = on_change
         self._on_detached = on_detached
+        self._on_attached = on_attached
         self._order = order
         self._required = required
         self._settled = asyncio.Event()
@@ -180,6 +184,11 @@ class Mirror(GenServer):
     def write_local(self, row: Row) -> None:
         """Write a row here alone; the next source's rows replace it."""
         self._tell(Change(WRITE, row, self.table.write(row)))
+
+    def retry(self) -> None:
+        """Ask the peers now, if it runs and has no source."""
+        if getattr(self, "alive", False):
+            self.deliver(_Word.RETRY)
 
     async def _run(self, calls: list[Call], timeout: float | None) -> list[Term]:
         """What the source answers to each of `calls`, once `table` shows what they did."""
@@ -246,15 +255,17 @@ class Mirror(GenServer):
         self.source = None
         self._settled.clear()
         if self.known:  # run again: the rows are there, and others wait for us
-            self.deliver(_Word.RETRY)
+            self.retry()
         elif not self._peers():
             self._lose_source(None)
+            self._retry_later()
         else:
             await self._attach_first()
 
     async def _attach_first(self) -> None:
         try:
             await self._attach()
+            self._on_attached()
         except MirrorError:
             if self._required:
                 self._lose_source(None)
@@ -273,8 +284,9 @@ class Mirror(GenServer):
                 await self._change_source()
             case ("DOWN", reference, *_):
                 self._followers = {k: r for k, r in self._followers.items() if r != reference}
-            case _Word.RETRY if self.source is None:
-                await self._change_source()
+            case _Word.RETRY:
+                if self.source is None:
+                    await self._change_source()
             case ("pybeethoven_written", Reference() as mark):
                 self._settle(mark, None)
             case _ if is_vague(self.table, message):
@@ -313,6 +325,7 @@ class Mirror(GenServer):
             return
         for change in changes:
             self._tell(change)
+        self._on_attached()
 
     @property
     def detached(self) -> bool:
@@ -322,8 +335,10 @@ class Mirror(GenServer):
     def _detach(self) -> None:
         self._lose_source(f"the peer that changed {self.table.name} has gone; no other has a copy")
         self._on_detached()
-        loop = asyncio.get_running_loop()
-        self._retry = loop.call_later(RETRY_INTERVAL, self.deliver, _Word.RETRY)
+        self._retry_later()
+
+    def _retry_later(self) -> None:
+        self._retry = asyncio.get_running_loop().call_later(RETRY_INTERVAL, self.retry)
 
     def _lose_source(self, failure: str | None) -> None:
         self.source = None
@@ -339,11 +354,17 @@ class Mirror(GenServer):
             future.set_result(failure)
 
     async def _attach(self) -> list[Change]:
-        for peer in self._peers():
+        deadline = asyncio.get_running_loop().time() + ANSWER_TIME
+        peers = self._peers()
+        for peer in peers:  # all at once: after a split each would take its time
+            self.node.network.connect_soon(peer)
+        for peer in peers:
             self._give_up()
             try:
+                async with asyncio.timeout_at(deadline):
+                    await self.node.connect(peer)
                 return await self._follow(peer)
-            except BeethovenError as error:
+            except (BeethovenError, TimeoutError) as error:
                 logger.info("%s cannot be the source of %s: %s", peer, self.table.name, error)
         self._give_up()
         raise MirrorError(f"no connected peer offers the table {self.table.name}")

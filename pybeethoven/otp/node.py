@@ -69,7 +69,8 @@ CALL_TIMEOUT: Final = 5.0
 ROOM_TIME: Final = 1.0
 """Seconds that who has answered a slow peer waits for it before it goes on."""
 STOP_TIME: Final = 0.5
-"""Seconds that processes have to end when the node stops; then they are left behind, and logged."""
+"""Seconds that processes have to end when the node stops, one after the other; then all are ended
+at once, and have as long again before they are left behind, and logged."""
 
 _ALIAS: Final = int(Flag.ALIAS)  # an enum's operators are slow
 
@@ -224,6 +225,8 @@ class Node:
     async def stop(self) -> None:
         """End every process with reason `shutdown`, disconnect, and give the name back to EPMD.
 
+        First of all GenServers without a parent end, the last started before the others, and a
+        supervisor's children before it: what was there when one started still is when it ends.
         When cancelled, it goes on doing so. May be called twice, by a process of the node, and
         while the node starts, which then fails.
         """
@@ -236,6 +239,7 @@ class Node:
     async def _stop(self) -> None:
         if self._starting is not None:
             await self._starting
+        await self._stop_in_order()
         for process in [p for p in self._processes.values() if p is not self._outside]:
             self.end_process(process, SHUTDOWN)
         if self._tasks:
@@ -246,6 +250,13 @@ class Node:
         # Last the outside, whose calls still wait for what the above ends.
         for process in list(self._processes.values()):
             self.end_process(process, SHUTDOWN)
+
+    async def _stop_in_order(self) -> None:
+        loop = asyncio.get_running_loop()
+        deadline = loop.time() + STOP_TIME
+        for process in reversed(list(self._processes.values())):
+            if isinstance(process, GenServer) and process.parent_pid is None:
+                await process.shut_down(max(0.0, deadline - loop.time()))
 
     # Processes and names
 

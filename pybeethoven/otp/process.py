@@ -63,6 +63,7 @@ class Process:
         self.parent_pid = None
         self.alive = True
         """Until it has ended; `exit_reason` tells how then, though `terminate` may be under way."""
+        self._shut_down = False
         self.exit_reason: Term = None
         self.links: set[Pid] = set()
         self.unlinking: dict[Pid, int] = {}
@@ -124,6 +125,14 @@ class Process:
         if self._task is not None:
             await asyncio.wait({self._task}, timeout=timeout)
         return self._task is None or self._task.done()
+
+    async def shut_down(self, timeout: float) -> None:
+        """Have it end with reason `shutdown`, registered and linked until its last words are said,
+        within `timeout` seconds; after these it goes on (called by the node that stops)."""
+        if self._task is not None and self.alive:
+            self._shut_down = True
+            self._task.cancel()
+            await self.wait_end(timeout)
 
     def link(self, pid: Pid) -> None:
         """Link to `pid`: the exit of one is a signal to the other. One that is not there exits with
@@ -187,7 +196,9 @@ def exit_reason_of(error: BaseException, process: Process) -> Term:
         call = (Atom("gen_server"), Atom("call"), [str(error.process)])
         return error.reason if error.process is None else (error.reason, call)
     if isinstance(error, asyncio.CancelledError):
-        return KILLED if process.alive else process.exit_reason
+        if not process.alive:
+            return process.exit_reason
+        return SHUTDOWN if process._shut_down else KILLED
     return python_error(error)
 
 

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
 import secrets
 from collections.abc import AsyncIterator, Callable, Iterator
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from typing import Any
 
 import pytest
 
@@ -15,11 +18,19 @@ from pybeethoven import Beethoven, Node
 Member = Callable[..., Beethoven]
 """Makes a member of the test's cluster, given its name."""
 
+WholeAgain = Callable[[float], AbstractAsyncContextManager[None]]
+"""`async with whole_again(limit)`: what is in it takes up to `limit` seconds, which are printed."""
+
+MEASURED: list[str] = []
+"""How long each fault has lasted."""
+
 SEED = int(os.environ.get("PYBEETHOVEN_SEED") or secrets.randbits(32))
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
-    """Print the seed in any case, so that each run can be repeated."""
+    """Print the seed in any case, so that each run can be repeated; and how long faults lasted."""
+    for line in MEASURED:
+        terminalreporter.write_line(line)
     terminalreporter.write_line(f"random terms and match specs: PYBEETHOVEN_SEED={SEED}")
 
 
@@ -48,12 +59,15 @@ def cluster(peers: Peers, monkeypatch: pytest.MonkeyPatch) -> Peers:
 def member(cluster: Peers) -> Member:
     """Makes Beethoven nodes that look for the beacon of the test's cluster."""
 
-    def make(name: str = "py@127.0.0.1", *, cookie: str | None = None) -> Beethoven:
+    def make(
+        name: str = "py@127.0.0.1", *, cookie: str | None = None, **settings: Any
+    ) -> Beethoven:
         return Beethoven(
             name,
             cookie=cookie or cluster.cookie,
             cluster_net=cluster.cluster_net,
             listener_port=cluster.listener_port,
+            **settings,
         )
 
     return make
@@ -64,3 +78,19 @@ async def node(cluster: Peers) -> AsyncIterator[Node]:
     """A plain node, `py@127.0.0.1`, that can connect to the BEAM nodes of the test."""
     async with Node("py@127.0.0.1", cluster.cookie) as node:
         yield node
+
+
+@pytest.fixture
+def whole_again(request: pytest.FixtureRequest) -> WholeAgain:
+    """Bounds and prints the time that it takes to be whole again after a fault."""
+
+    @asynccontextmanager
+    async def measure(limit: float) -> AsyncIterator[None]:
+        loop = asyncio.get_running_loop()
+        began = loop.time()
+        async with asyncio.timeout(limit):
+            yield
+        passed = loop.time() - began
+        MEASURED.append(f"{request.node.name}: whole after {passed:.3f} s, at most {limit:g} s")
+
+    return measure

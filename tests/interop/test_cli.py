@@ -20,7 +20,7 @@ from tests.certificates import Authority
 from tests.helpers import LIMIT, soon
 from tests.timing import UNIT
 
-A, B, PY = "a@127.0.0.1", "b@127.0.0.1", "py@127.0.0.1"
+A, B, PY, PY2 = (f"{name}@127.0.0.1" for name in ("a", "b", "py", "py2"))
 COMMAND = (sys.executable, "-m", "pybeethoven", "join")
 
 
@@ -59,6 +59,12 @@ async def next_event(process: asyncio.subprocess.Process) -> dict[str, Any]:
     assert line, (await process.communicate())[1].decode()
     event: dict[str, Any] = json.loads(line)
     return event
+
+
+async def next_lines(process: asyncio.subprocess.Process, count: int) -> list[str]:
+    """The next lines of text."""
+    assert process.stdout is not None
+    return [(await soon(process.stdout.readline())).decode().rstrip() for _ in range(count)]
 
 
 def options(cluster: Peers, name: str = PY) -> list[str]:
@@ -110,6 +116,31 @@ async def test_standalone_for_a_while(cluster: Peers) -> None:
     args = [*options(cluster), "--for", str(2 * UNIT)]
     assert await run(*args) == (0, "no beacon found: standalone\n", "")
     assert await run(*args, "--json") == (0, '{"event":"standalone"}\n', "")
+
+
+async def test_mode(cluster: Peers) -> None:
+    """It says when the mode changes, behind the nodes that made it so; in JSON and in text."""
+    a = await cluster.start(A)
+    async with (
+        running(*options(cluster), "--json") as json_,
+        running(*options(cluster, PY2)) as text,
+    ):
+        assert (await next_event(json_))["event"] == "joined"
+        assert (await next_lines(text, 4))[0] == f"joined through {A}: clustered"
+        await cluster.await_tracker(a, {PY: "online", PY2: "online"})
+        for status, mode in (("offline", "standalone"), ("online", "clustered")):
+            if status == "offline":
+                await a.kill()
+            else:
+                await cluster.start(A)
+            events: list[dict[str, Any]] = []
+            lines: list[str] = []
+            while {"event": "mode", "mode": mode} not in events:
+                events.append(await next_event(json_))
+            assert [e["status"] for e in events if e.get("node") == A] == [status]
+            while f"now {mode}" not in lines:
+                lines += await next_lines(text, 1)
+            assert [line.split()[1] for line in lines if line.startswith(A)] == [status]
 
 
 async def test_text(cluster: Peers) -> None:

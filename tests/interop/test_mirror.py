@@ -363,6 +363,28 @@ async def test_frozen_peer_is_asked_again(
     assert follower.told == [Change(WRITE, row(1, Atom("after")), [])]
 
 
+async def test_peers_that_cannot_be_reached(
+    cluster: Peers, a: BeamNode, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """However many peers take a connection and say nothing, all are dialled at once, and the one
+    that answers is the source in the time that one of them would take."""
+    monkeypatch.setattr(mirror_module, "ANSWER_TIME", 0.3 * UNIT)
+    mutes = [f"mute{number}@127.0.0.1" for number in range(5)]
+
+    async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await reader.read()
+        writer.close()
+
+    async with await asyncio.start_server(serve, "127.0.0.1", 0) as server:
+        address = server.sockets[0].getsockname()
+        resolve = dict.fromkeys(mutes, address).get
+        async with Node("py@127.0.0.1", cluster.cookie, resolve=resolve) as node:
+            began = asyncio.get_running_loop().time()
+            follower = await Follower(node, [*mutes, A]).start()
+            assert asyncio.get_running_loop().time() - began < 1 * UNIT
+            assert follower.mirror.source == A
+
+
 async def test_locked_table(a: BeamNode, node: Node, monkeypatch: pytest.MonkeyPatch) -> None:
     """Where a lock keeps the snapshot from being read in a transaction, it is read without."""
     monkeypatch.setattr(mirror_module, "ANSWER_TIME", 0.2 * UNIT)

@@ -7,11 +7,24 @@ import itertools
 import logging
 import time
 from collections.abc import Awaitable, Callable
+from contextlib import suppress
+from functools import partial
 from typing import Any
 
 import pytest
 
-from pybeethoven import Atom, ConfigError, Node, Pid, Process, Reference, Term
+from pybeethoven import (
+    Atom,
+    ChildSpec,
+    ConfigError,
+    GenServer,
+    Node,
+    Pid,
+    Process,
+    Reference,
+    Supervisor,
+    Term,
+)
 from pybeethoven.dist.control import Op
 from pybeethoven.errors import NoProcess, ProcessExit, ProtocolError
 from pybeethoven.otp.node import STOP_TIME
@@ -597,6 +610,59 @@ async def test_stop_does_not_wait_for_ever(epmd: Epmd, caplog: pytest.LogCapture
     assert "stubborn did not end within" in record.getMessage()
     let_go.set()
     await soon(ended.wait())
+
+
+class Last(GenServer):
+    """Says in `terminate` which of the names are still there."""
+
+    def __init__(self, name: str, said: list[str]) -> None:
+        self.name, self.said = name, said
+
+    async def terminate(self, reason: Term) -> None:
+        await asyncio.sleep(0)
+        there = [name for name in ("first", "a", "b", "last") if self.node.whereis(name)]
+        self.said.append(f"{self.name} of {' '.join(there)}")
+        assert reason == SHUTDOWN
+
+
+async def test_stop_in_order(epmd: Epmd) -> None:
+    """What was started last ends first, a supervisor's children before it, each while all that was
+    there when it started still is."""
+    said: list[str] = []
+    async with Node(PY, "cookie") as node:
+        first = Last("first", said)
+        await node.start(first, "first")
+        children = [ChildSpec(id, partial(Last, id, said), name=id) for id in "ab"]
+        supervisor = Supervisor(children)
+        await node.start(supervisor)
+        await node.start(Last("last", said), "last")
+    assert said == ["last of first a b last", "b of first a", "a of first", "first of first"]
+    assert (first.exit_reason, supervisor.exit_reason) == (SHUTDOWN, SHUTDOWN)
+
+
+async def test_stop_with_a_server_that_does_not_end(
+    epmd: Epmd, caplog: pytest.LogCaptureFixture
+) -> None:
+    """One that won't end takes its time only once; the others end all the same."""
+    said: list[str] = []
+    let_go = asyncio.Event()
+
+    class Stubborn(GenServer):
+        async def terminate(self, reason: Term) -> None:
+            while not let_go.is_set():
+                with suppress(asyncio.CancelledError):
+                    await let_go.wait()
+
+    stubborn = Stubborn()
+    async with Node(PY, "cookie") as node:
+        await node.start(Last("first", said), "first")
+        await node.start(stubborn)
+        start = time.monotonic()
+    assert 2 * STOP_TIME <= time.monotonic() - start < 2 * STOP_TIME + UNIT
+    assert [text.split()[0] for text in said] == ["first"]
+    assert [r.getMessage().split()[0] for r in caplog.records] == ["Stubborn"]
+    let_go.set()
+    assert await stubborn.wait_end(1 * UNIT)
 
 
 async def test_name_of_a_stopped_node_is_free(epmd: Epmd) -> None:

@@ -1,0 +1,57 @@
+"""Nothing depends on our clock agreeing with those of the peers."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime, timedelta, tzinfo
+from typing import Self
+
+import pytest
+
+from erlang_interop.peers import Peers
+from pybeethoven.cluster import core_server
+from tests.helpers import soon
+from tests.interop.conftest import Member
+from tests.interop.members import OFFLINE, ONLINE, PAUSES, PY, A, B, statuses, whole
+
+HOUR = timedelta(hours=1)
+
+
+@pytest.fixture(params=[-HOUR, HOUR], ids=["an hour behind", "an hour ahead"])
+def wrong_clock(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Our clock is wrong."""
+
+    class Wrong(datetime):
+        @classmethod
+        def now(cls, tz: tzinfo | None = None) -> Self:
+            wrong: Self = super().now(tz) + request.param
+            return wrong
+
+    monkeypatch.setattr(core_server, "datetime", Wrong)
+
+
+@pytest.mark.usefixtures("wrong_clock")
+async def test_our_clock_is_wrong(cluster: Peers, member: Member) -> None:
+    """Each change is told once and in order, those that we write ourselves too, and each with a
+    time that is right by the peers' clocks."""
+    async with member(rejoin_interval=PAUSES) as py:
+        [own] = await py.core_server.fetch(PY)
+        assert abs(own.last_change - datetime.now(UTC)) > HOUR / 2
+        updates = py.core_server.updates()
+        a = await cluster.start(A)
+        await whole(py)
+        b = await cluster.start(B)
+        await b.kill()
+        await cluster.await_tracker(a, {B: OFFLINE})
+        await a.kill()
+        a = await cluster.start(A)
+        await whole(py)
+        told = [await soon(anext(updates)) for _ in range(5)]
+        assert [(u.node, u.status) for u in told] == [
+            (A, ONLINE), (B, ONLINE), (B, OFFLINE), (A, OFFLINE), (A, ONLINE)
+        ]  # fmt: skip
+        times = [update.last_change for update in told]
+        assert times == sorted(times)
+        now = datetime.now(UTC)
+        assert all(abs(time - now) < HOUR / 2 for time in times)
+        assert await statuses(py) == await cluster.tracker(a) == {A: ONLINE, PY: ONLINE}
+        assert all(row.last_change < now for row in await py.core_server.fetch_all())
