@@ -166,8 +166,9 @@ class Node:
 
     @property
     def is_full(self) -> bool:
-        """Whether it has so many processes that other nodes may start no more."""
-        return len(self._processes) >= self._max_processes
+        """Whether it has so many processes that other nodes may start no more. Those that have
+        ended count as long as something of them runs."""
+        return max(len(self._processes), len(self._tasks)) >= self._max_processes
 
     async def __aenter__(self) -> Self:
         await self.start_node()
@@ -185,9 +186,11 @@ class Node:
         """Listen, register with EPMD, and answer pings.
 
         Raises `NameTaken`, `EpmdUnreachable`, `EpmdError` or `ConfigError`, the last also when it
-        runs already, or when `stop` is called meanwhile; then, or when cancelled, nothing is left
-        open that was not before.
+        runs already, when `stop` is called meanwhile, or has not returned yet; then, or when
+        cancelled, nothing is left open that was not before.
         """
+        if self._stopping is not None and not self._stopping.done():
+            raise ConfigError(f"the node {self.name} is being stopped; await stop() first")
         if self._starting is not None or self.network.running:
             raise ConfigError(f"the node {self.name} was started already")
         self._stopping = None
