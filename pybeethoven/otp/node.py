@@ -53,6 +53,7 @@ from pybeethoven.otp.process import (
     Process,
     current_process,
     exit_reason_of,
+    first_word,
     is_normal,
 )
 from pybeethoven.otp.signals import Signals
@@ -377,9 +378,7 @@ class Node:
             and isinstance(error, ProcessExit)
             and not is_normal(reason)
         ):
-            # The first word only: behind it may stand what somebody has sent.
-            word = reason[0] if type(reason) is tuple and reason else reason
-            logger.error("%s of %s exited: %s", who, self.name, brief(word))
+            logger.error("%s of %s exited: %s", who, self.name, first_word(reason))
 
     def end_process(self, process: Process, reason: Term) -> None:
         """Let `process` be dead from here on: unregister it, tell those linked to it or monitoring
