@@ -350,6 +350,8 @@ def _map(buffer: bytearray, term: Map) -> Iterable[Term]:
 
 # RECORD_EXT: 67 NumFields:32 Flags:8 Module Name FieldNames Values, 1 of the flags being "exported"
 def _record(buffer: bytearray, term: NativeRecord) -> Iterable[Term]:
+    if not isinstance(term.fields, dict) or not isinstance(term.exported, bool):
+        raise EncodeError("a NativeRecord has a dict of `fields`, and `exported` is a bool")
     names = term.module, term.name, *term.fields
     if not all(isinstance(name, ATOM_TYPES) for name in names):
         raise EncodeError("a NativeRecord's module, name and names of fields are Atoms")

@@ -211,6 +211,8 @@ def _tuple(tokens: _Tokens, term: tuple[Term, ...]) -> Iterable[Term]:
 
 
 def _record(tokens: _Tokens, term: NativeRecord) -> Iterator[Term]:
+    if not isinstance(term.fields, dict):
+        _no_term(tokens, term)
     tokens.append(RECORD)
     yield term.module
     yield term.name
