@@ -555,10 +555,6 @@ class Node:
         self.network.check_named()
         return self._outside
 
-    def watched_by(self, reference: Reference) -> Process | None:
-        """The process that is monitored with that reference."""
-        return next((p for p in self._processes.values() if reference in p.watchers), None)
-
     def process(self, to: Term) -> Process | None:
         """The live process of this node with that pid or name."""
         return self._processes.get(to) if isinstance(to, Pid) else self._names.get(to)
