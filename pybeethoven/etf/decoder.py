@@ -25,6 +25,10 @@ from pybeethoven.etf.values import VALUE_READERS, cached_atoms, check_length, ne
 
 MAX_DEPTH = 512
 MAX_SIZE = 256 * 1024 * 1024
+MAX_SAME_HASHES = 64
+"""A map with so many keys whose hash another key has is kept as a `Map`: Python's hashes of numbers
+and tuples are no secret, and a dict of keys with one hash takes time by the square of their number.
+"""
 
 SMALL_INTEGER_EXT = 97
 ATOM_EXT = 100
@@ -69,7 +73,7 @@ def decode_term(data: bytes, offset: int = 0, *, max_depth: int = MAX_DEPTH) -> 
 
     Gives the term and the offset behind it; what follows there is not looked at. `max_depth` is
     the number of containers that may be open inside each other. A map whose keys Python cannot
-    hold apart, or not hash, becomes a `Map`.
+    hold apart, or not hash, or to one number, becomes a `Map`.
 
     Raises `DecodeError`, and nothing else, for bytes that are not a term.
     Source: https://www.erlang.org/doc/apps/erts/erl_ext_dist.html
@@ -79,6 +83,7 @@ def decode_term(data: bytes, offset: int = 0, *, max_depth: int = MAX_DEPTH) -> 
     items: list[Term] = []
     missing = repeat(None, 1)
     finish: _Finish = list.pop
+    has_maps = False
     try:
         while True:
             for _ in missing:
@@ -115,7 +120,11 @@ def decode_term(data: bytes, offset: int = 0, *, max_depth: int = MAX_DEPTH) -> 
                     break
             else:
                 value = finish(items)
+                if type(value) is Map:
+                    has_maps = True
                 if not stack:
+                    if has_maps:
+                        _check_keys(value)
                     return value, pos
                 items, missing, finish = stack.pop()
                 items.append(value)
@@ -225,14 +234,22 @@ def _open_map(data: bytes, pos: int) -> tuple[int, int, _Finish]:
 def _map(items: list[Term]) -> dict[Term, Term] | Map:
     keys, values = items[::2], items[1::2]
     try:
-        result = dict(zip(keys, values, strict=True))
-        if len(result) == len(keys):
-            return result
+        if len(keys) <= MAX_SAME_HASHES or len(keys) - len(set(map(hash, keys))) < MAX_SAME_HASHES:
+            result = dict(zip(keys, values, strict=True))
+            if len(result) == len(keys):
+                return result
     except TypeError:
         pass
-    if len({encode(key) for key in keys}) != len(keys):
-        raise DecodeError("a map that has a key twice")
     return Map(list(zip(keys, values, strict=True)))
+
+
+def _check_keys(term: Term) -> None:
+    """No `Map` in `term` has a key twice. All are checked at once, since keys can be maps, with
+    keys that are maps: else the innermost would be encoded again for each that is around it."""
+    try:
+        encode(term)
+    except EncodeError:
+        raise DecodeError("a map that has a key twice") from None
 
 
 # RECORD_EXT: 67 NumFields:32 Flags:8 Module Name FieldNames Values, 1 of the flags being "exported"

@@ -350,6 +350,8 @@ def _map(buffer: bytearray, term: Map) -> Iterable[Term]:
 
 # RECORD_EXT: 67 NumFields:32 Flags:8 Module Name FieldNames Values, 1 of the flags being "exported"
 def _record(buffer: bytearray, term: NativeRecord) -> Iterable[Term]:
+    if not isinstance(term.fields, dict) or not isinstance(term.exported, bool):
+        raise EncodeError("a NativeRecord has a dict of `fields`, and `exported` is a bool")
     names = term.module, term.name, *term.fields
     if not all(isinstance(name, ATOM_TYPES) for name in names):
         raise EncodeError("a NativeRecord's module, name and names of fields are Atoms")
@@ -361,19 +363,26 @@ def _record(buffer: bytearray, term: NativeRecord) -> Iterable[Term]:
 
 
 def _checked_pairs(buffer: bytearray, pairs: list[tuple[Term, Term]]) -> Iterator[Term]:
-    """A BEAM closes the connection on which it gets a map that has a key twice."""
-    seen = set()
+    """A BEAM closes the connection on which it gets a map that has a key twice.
+
+    Only keys of one size are compared. So it takes little more than the bytes there are, also where
+    keys are maps whose keys are maps: one that is compared at each level is never more than half.
+    """
+    starts: dict[int, list[int]] = {}
     for key, value in pairs:
         start = len(buffer)
         yield key
         # Whoever asks for the next term has written the key.
-        seen.add(bytes(buffer[start:]))
+        starts.setdefault(len(buffer) - start, []).append(start)
         yield value
-    if len(seen) != len(pairs):
-        raise EncodeError(
-            "a map with two keys that are the same in Erlang, as are 'a' and b'a', or None and "
-            "Atom('nil')"
-        )
+    for size, places in starts.items():
+        if len(places) > 1 and len(places) > len(
+            {bytes(buffer[place : place + size]) for place in places}
+        ):
+            raise EncodeError(
+                "a map with two keys that are the same in Erlang, as are 'a' and b'a', or None and "
+                "Atom('nil')"
+            )
 
 
 _WRITERS: dict[type, _Writer] = {

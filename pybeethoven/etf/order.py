@@ -15,7 +15,7 @@ from collections.abc import Callable, Iterable, Iterator
 from operator import itemgetter
 from typing import Any, Final, TypeAlias
 
-from pybeethoven.errors import EncodeError
+from pybeethoven.errors import DecodeError, EncodeError
 from pybeethoven.etf.decoder import decode_term
 from pybeethoven.etf.encoder import MAX_DEPTH, encode
 from pybeethoven.etf.terms import (
@@ -211,6 +211,8 @@ def _tuple(tokens: _Tokens, term: tuple[Term, ...]) -> Iterable[Term]:
 
 
 def _record(tokens: _Tokens, term: NativeRecord) -> Iterator[Term]:
+    if not isinstance(term.fields, dict):
+        _no_term(tokens, term)
     tokens.append(RECORD)
     yield term.module
     yield term.name
@@ -269,7 +271,10 @@ def _fun(tokens: _Tokens, term: Fun) -> Iterator[Term]:
     _, arity, unique, index, free = _fun_head(term.data)
     terms, place = [], 30
     for _ in range(4 + free):
-        value, place = decode_term(term.data, place)
+        try:
+            value, place = decode_term(term.data, place, max_depth=MAX_DEPTH)
+        except DecodeError as error:  # the decoder passes over what is in a fun
+            raise EncodeError(f"a fun that holds what is no term: {error}") from None
         terms.append(value)
     module, old_index, old_unique, _, *variables = terms
     tokens += (FUN, 0)

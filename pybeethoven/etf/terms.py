@@ -107,7 +107,8 @@ class NativeRecord:
 
 @dataclass(slots=True)
 class Map:
-    """A map that no `dict` can hold: its keys are lists or maps, or equal in Python alone.
+    """A map that no `dict` can hold: its keys are lists or maps, or equal in Python alone, or so
+    many of them have one hash that a `dict` would be slow.
 
     `pairs` keeps them in wire order. `1`, `1.0` and `True` are three keys in Erlang, one in Python.
     """

@@ -89,7 +89,7 @@ class Connection(BufferedProtocol):
         self._transport: asyncio.Transport | None = None
         self._timer: asyncio.TimerHandle | None = None
         self._reader: MessageReader | None = None
-        self._silence = self._stall = 0.0
+        self._silence = self._stall = self._interval = 0.0
         self._heard = False
         self._next_answer = 0.0
         self._bytes_out_at_answer = 0
@@ -271,7 +271,9 @@ class Connection(BufferedProtocol):
         """The tick time has changed: tick now, and go on with its new interval."""
         if self._reader is not None and self._timer is not None and not self._ended:
             self._timer.cancel()
-            self._tick(0)
+            # So much of the interval is over: with changes again and again it may never be all.
+            left = self._timer.when() - self._loop.time()
+            self._tick(max(0, self._interval - max(0, left)))
 
     def _answer(self) -> None:
         """Tick, if nothing was written since the last look: a peer whose tick time is much shorter
@@ -284,7 +286,7 @@ class Connection(BufferedProtocol):
         self._bytes_out_at_answer = before
 
     def _schedule_tick(self) -> None:
-        interval = self._ticktime.interval
+        self._interval = interval = self._ticktime.interval
         self._timer = self._loop.call_later(interval, self._tick, interval)
 
     def _tick(self, interval: float) -> None:

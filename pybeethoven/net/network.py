@@ -40,7 +40,7 @@ from pybeethoven.net.limits import Limits
 from pybeethoven.net.names import NO_NAME, check_reach, split_name, unnamed_host
 from pybeethoven.net.observe import Announcer, ConnectionEvents, NodeInfo, describe
 from pybeethoven.net.registrar import EpmdSetting
-from pybeethoven.net.ticktime import TickTime
+from pybeethoven.net.ticktime import LONGEST, TickTime, is_time
 from pybeethoven.net.tls import TlsContexts, TlsOptions
 from pybeethoven.net.tls_layer import TlsLayer
 
@@ -342,15 +342,17 @@ class Network:
 
         Raises `ConfigError`.
         """
-        if not transition_period >= 0:
+        if not is_time(transition_period, 0):
             raise ConfigError(
-                f"the transition period is {transition_period}; it takes 0 seconds or more"
+                f"the transition period is {brief(transition_period)}; it takes 0 to {LONGEST} "
+                f"seconds, like 60"
             )
-        self._ticktime.change(seconds)
         if not self._running:
+            self._ticktime.change(seconds)
             self._ticktime.end_change()
             return
         loop = asyncio.get_running_loop()
+        self._ticktime.change(seconds)
         self._transition = loop.call_later(transition_period, self._end_transition)
         self._tick_anew()
 

@@ -6,12 +6,16 @@ Source: `set_net_ticktime` in https://www.erlang.org/doc/apps/kernel/net_kernel.
 
 from __future__ import annotations
 
-from typing import Final
+from typing import Any, Final
 
-from pybeethoven.errors import ConfigError
+from pybeethoven.errors import ConfigError, brief
 
 TICK_INTENSITY: Final = 4
 """A peer is down after so many tick intervals of silence (OTP's net_tickintensity)."""
+SHORTEST: Final = 0.01
+"""Seconds. OTP's are whole ones; with much less a node would do nothing but tick."""
+LONGEST: Final = 2**31
+"""Seconds, for a tick time and a transition period: what timers take."""
 
 
 class TickTime:
@@ -48,7 +52,15 @@ class TickTime:
         self._former = self.seconds
 
 
+def is_time(seconds: Any, shortest: float) -> bool:
+    """Whether it is a number of seconds, from `shortest` on; it may come from another node."""
+    number = isinstance(seconds, int | float) and not isinstance(seconds, bool)
+    return number and shortest <= seconds <= LONGEST
+
+
 def _checked(seconds: float) -> float:
-    if not seconds > 0:
-        raise ConfigError(f"net_ticktime is {seconds}; it must be more than 0 seconds")
+    if not is_time(seconds, SHORTEST):
+        raise ConfigError(
+            f"net_ticktime is {brief(seconds)}; it takes {SHORTEST} to {LONGEST} seconds, like 60"
+        )
     return seconds

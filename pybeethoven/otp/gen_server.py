@@ -12,10 +12,10 @@ from collections import deque
 from enum import Enum
 from typing import Any, Final, Literal, TypeAlias
 
-from pybeethoven.errors import ProcessExit, brief
+from pybeethoven.errors import ProcessExit
 from pybeethoven.etf import Atom, ImproperList, Pid, Reference, Term
 from pybeethoven.otp import sys
-from pybeethoven.otp.process import EXIT, Process, exit_reason_of
+from pybeethoven.otp.process import EXIT, SYSTEM_LIMIT, Process, exit_reason_of, first_word
 
 logger = logging.getLogger(__name__)
 
@@ -77,8 +77,8 @@ class GenServer(Process):
     async def handle_info(self, message: Term) -> None:
         """Take any other message, or `timeout` (see `set_timeout`). Unless overridden, it is
         logged."""
-        word = message[0] if type(message) is tuple and message else type(message).__name__
-        logger.warning("%s has no handle_info for a message %s", type(self).__name__, brief(word))
+        word = first_word(message)
+        logger.warning("%s has no handle_info for a message %s", type(self).__name__, word)
 
     async def handle_continue(self, arg: Any) -> None:
         """Go on with what `continue_with(arg)` asked for. Unless overridden, the process exits with
@@ -167,6 +167,9 @@ class GenServer(Process):
             case tuple(("terminate", reason)):
                 self.node.reply(from_, sys.OK)
                 raise ProcessExit(reason)
+            case "get_state" if self.node.is_full:
+                self.node.reply(from_, (sys.ERROR, SYSTEM_LIMIT))
+                return
             case "get_state":
                 self.node.spawn(sys.tell_state, from_, sys.state_of(self))
                 return

@@ -54,6 +54,7 @@ from pybeethoven.otp.process import (
     Process,
     current_process,
     exit_reason_of,
+    first_word,
     is_normal,
 )
 from pybeethoven.otp.signals import Signals
@@ -173,8 +174,9 @@ class Node:
 
     @property
     def is_full(self) -> bool:
-        """Whether it has so many processes that other nodes may start no more."""
-        return len(self._processes) >= self._max_processes
+        """Whether it has so many processes that other nodes may start no more. Those that have
+        ended count as long as something of them runs."""
+        return max(len(self._processes), len(self._tasks)) >= self._max_processes
 
     async def __aenter__(self) -> Self:
         await self.start_node()
@@ -192,9 +194,11 @@ class Node:
         """Listen, register with EPMD, and answer pings.
 
         Raises `NameTaken`, `EpmdUnreachable`, `EpmdError` or `ConfigError`, the last also when it
-        runs already, or when `stop` is called meanwhile; then, or when cancelled, nothing is left
-        open that was not before.
+        runs already, when `stop` is called meanwhile, or has not returned yet; then, or when
+        cancelled, nothing is left open that was not before.
         """
+        if self._stopping is not None and not self._stopping.done():
+            raise ConfigError(f"the node {self.name} is being stopped; await stop() first")
         if self._starting is not None or self.network.running:
             raise ConfigError(f"the node {self.name} was started already")
         self._stopping = None
@@ -393,9 +397,7 @@ class Node:
             and isinstance(error, ProcessExit)
             and not is_normal(reason)
         ):
-            # The first word only: behind it may stand what somebody has sent.
-            word = reason[0] if type(reason) is tuple and reason else reason
-            logger.error("%s of %s exited: %s", who, self.name, brief(word))
+            logger.error("%s of %s exited: %s", who, self.name, first_word(reason))
 
     def end_process(self, process: Process, reason: Term) -> None:
         """Let `process` be dead from here on: unregister it, tell those linked to it or monitoring
@@ -573,10 +575,6 @@ class Node:
             return process
         self.network.check_named()
         return self._outside
-
-    def watched_by(self, reference: Reference) -> Process | None:
-        """The process that is monitored with that reference."""
-        return next((p for p in self._processes.values() if reference in p.watchers), None)
 
     def process(self, to: Term) -> Process | None:
         """The live process of this node with that pid or name."""

@@ -12,8 +12,9 @@ from collections import deque
 from contextvars import ContextVar
 from typing import TYPE_CHECKING, Final
 
-from pybeethoven.errors import ProcessExit
+from pybeethoven.errors import ProcessExit, brief
 from pybeethoven.etf import Atom, Pid, Reference, Term
+from pybeethoven.etf.terms import ATOM_TYPES
 
 if TYPE_CHECKING:
     from pybeethoven.otp.aliases import AliasKind
@@ -30,6 +31,7 @@ NOCONNECTION: Final = Atom("noconnection")
 EXIT: Final = Atom("EXIT")
 DOWN: Final = Atom("DOWN")
 PROCESS: Final = Atom("process")
+SYSTEM_LIMIT: Final = Atom("system_limit")
 
 MESSAGES_PER_TURN = 64
 """So many messages are received before the event loop gets a turn."""
@@ -187,6 +189,13 @@ def is_normal(reason: Term) -> bool:
         case "normal" | "shutdown" | tuple(("shutdown", _)):
             return True
     return False
+
+
+def first_word(term: Term) -> str:
+    """What a log tells of a message or an exit reason: the atom that it is or begins with, as in
+    `{bad_cast, Message}`, or else its type. All the rest may be what somebody has sent."""
+    word = term[0] if type(term) is tuple and term else term
+    return brief(word) if isinstance(word, ATOM_TYPES) else f"a {type(word).__name__}"
 
 
 def exit_reason_of(error: BaseException, process: Process) -> Term:

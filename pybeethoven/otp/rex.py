@@ -21,8 +21,8 @@ from pybeethoven.errors import (
 from pybeethoven.etf import Atom, Pid, Term
 from pybeethoven.otp import rpc
 from pybeethoven.otp.gen_server import NO_REPLY, From, GenServer
-from pybeethoven.otp.process import EXIT, NOCONNECTION, Process
-from pybeethoven.otp.spawned import EXECUTE_CAST, SYSTEM_LIMIT, Spawned
+from pybeethoven.otp.process import EXIT, NOCONNECTION, SYSTEM_LIMIT, Process
+from pybeethoven.otp.spawned import EXECUTE_CAST, Spawned
 
 NAME: Final = Atom("rex")
 BADRPC: Final = Atom("badrpc")

@@ -154,16 +154,18 @@ class Signals:
         _, watcher, target, reference = received
         if (process := self._node.process(target)) is not None:
             process.watchers[reference] = (watcher, target)
+            if type(target) is not Pid:
+                self._node.ties.watched_by_name[reference] = process
         else:
             self._node.ties.send_down(target, watcher, reference, NOPROC)
 
     def _process_demonitor_p(self, peer: str, received: Control, message: Term) -> None:
         _, _, target, reference = received
-        process = self._node.process(target)
-        if process is None or reference not in process.watchers:
-            process = self._node.watched_by(reference)  # the name may be another's by now
+        process = self._node.ties.watched_by_name.pop(reference, None)
+        if process is None:  # else the name may be another's by now
+            process = self._node.process(target)
         if process is not None:
-            del process.watchers[reference]
+            process.watchers.pop(reference, None)
 
     def _process_monitor_p_exit(self, peer: str, received: Control, message: Term) -> None:
         _, _, _, reference, reason = received

@@ -13,7 +13,7 @@ from pybeethoven.dist import control
 from pybeethoven.errors import ProcessExit
 from pybeethoven.etf import Atom, Pid, Reference, Term
 from pybeethoven.otp.exports import EXIT, RETURN
-from pybeethoven.otp.process import Process
+from pybeethoven.otp.process import SYSTEM_LIMIT, Process
 
 if TYPE_CHECKING:
     from pybeethoven.otp.node import Node
@@ -25,7 +25,6 @@ EXECUTE_CAST: Final = (Atom("erpc"), Atom("execute_cast"))
 MONITOR: Final = Atom("monitor")
 LINK: Final = Atom("link")
 BADOPT: Final = Atom("badopt")
-SYSTEM_LIMIT: Final = Atom("system_limit")
 
 
 class Spawned(Process):

@@ -17,7 +17,15 @@ from pybeethoven.errors import ConfigError, ProcessExit, SupervisorError, brief
 from pybeethoven.etf import Atom, Pid, Term
 from pybeethoven.etf.terms import MAX_ATOM_CHARACTERS
 from pybeethoven.otp.gen_server import From, GenServer
-from pybeethoven.otp.process import KILL, KILLED, SHUTDOWN, Process, exit_reason_of, is_normal
+from pybeethoven.otp.process import (
+    KILL,
+    KILLED,
+    SHUTDOWN,
+    Process,
+    exit_reason_of,
+    first_word,
+    is_normal,
+)
 from pybeethoven.otp.sys import ERROR, NOTSUP, OK
 
 logger = logging.getLogger(__name__)
@@ -393,7 +401,7 @@ class Supervisor(GenServer):
 
     def _report(self, child: _Child, what: str, reason: Term) -> None:
         level = logging.WARNING if is_normal(reason) else logging.ERROR
-        logger.log(level, "child %r %s: %s", child.spec.id, what, brief(reason))
+        logger.log(level, "child %r %s: %s", child.spec.id, what, first_word(reason))
 
 
 def _is_amount(value: object) -> bool:

@@ -52,10 +52,11 @@ async def tell_state(process: Process, from_: From, state: Term) -> None:
     """
     newer, node = True, from_[0].node
     if node != process.node.name:
-        with suppress(BeethovenError, ValueError):
+        with suppress(BeethovenError, ValueError, TypeError):
             release = [Atom("otp_release")]
             answer = await process.node.rpc(node, "erlang", "system_info", release)
-            newer = int(bytes(answer)) >= 26
+            if type(answer) is list:  # of an integer, bytes() makes so many
+                newer = int(bytes(answer)) >= 26
     failed = type(state) is tuple and state[:1] == (ERROR,)
     process.node.reply(from_, (OK, state) if newer and not failed else state)
 

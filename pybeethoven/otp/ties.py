@@ -46,6 +46,8 @@ class Ties:
         self._node = node
         self._monitors: dict[Reference, Monitor] = {}
         self._last_unlink = 0
+        self.watched_by_name: dict[Reference, Process] = {}
+        """The processes that other nodes monitor by a name, which may be another's later."""
 
     def link(self, process: Process, pid: Pid) -> None:
         """See `Process.link`."""
@@ -181,6 +183,7 @@ class Ties:
         for pid in process.links:
             self.send_exit(process.pid, pid, process.exit_reason)
         for reference, (watcher, known_as) in process.watchers.items():
+            self.watched_by_name.pop(reference, None)
             self.send_down(known_as, watcher, reference, process.exit_reason, process.pid)
 
     def lose(self, peer: Atom, processes: list[Process]) -> None:
@@ -196,6 +199,7 @@ class Ties:
         for reference, (watcher, _) in list(process.watchers.items()):
             if watcher.node == peer:
                 del process.watchers[reference]
+                self.watched_by_name.pop(reference, None)
         for pid in [pid for pid in process.unlinking if pid.node == peer]:
             del process.unlinking[pid]
         for pid in [pid for pid in process.links if pid.node == peer]:

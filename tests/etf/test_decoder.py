@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import struct
 import sys
+import time
 import tracemalloc
 import zlib
 from collections.abc import Callable
@@ -25,13 +26,16 @@ from pybeethoven.etf import (
     Reference,
     decode,
     decode_term,
+    encode,
 )
+from pybeethoven.etf.decoder import MAX_SAME_HASHES
 from pybeethoven.etf.values import (
     MAX_CACHED_ATOMS,
     MAX_CACHED_IDENTIFIERS,
     cached_atoms,
     cached_identifiers,
 )
+from tests.timing import UNIT
 
 NODE = b"w\x03a@b"
 AB = Atom("a@b")
@@ -348,6 +352,33 @@ def test_colliding_deep_keys() -> None:
 
     with pytest.raises(DecodeError, match="too deep"):
         descend(free_frames() - 60)
+
+
+def test_maps_as_keys_of_maps_as_keys() -> None:
+    """Keys that are told apart by what is in them take time that grows with the bytes: they are not
+    encoded for each level anew, nor in each kept for all levels below."""
+    innermost = b"l\0\0\x4e\x20" + b"a\x01" * 20_000 + b"j"
+    data = b"\x83" + b"t\0\0\0\x02" * 500 + innermost + b"jjj" * 500
+    start = time.perf_counter()
+    assert encode(decode(data)) == data
+    assert time.perf_counter() - start < 2 * UNIT
+
+
+@pytest.mark.parametrize("head", [b"", b"h\x01"])
+def test_keys_of_one_hash(head: bytes) -> None:
+    """They are not put into a dict, which would take time that grows with their square."""
+    modulus = sys.hash_info.modulus
+    keys = [head + encode(modulus * each)[1:] for each in range(1, 2 * MAX_SAME_HASHES)]
+
+    def data(keys: list[bytes]) -> bytes:
+        return b"\x83t" + struct.pack(">I", len(keys)) + b"".join(key + b"j" for key in keys)
+
+    assert type(decode(data(keys[:MAX_SAME_HASHES]))) is dict
+    many = decode(data(keys))
+    assert type(many) is Map
+    assert encode(many) == data(keys)
+    with pytest.raises(DecodeError, match="key twice"):
+        decode(data([*keys, keys[0]]))
 
 
 def test_list_of_tails() -> None:

@@ -153,6 +153,8 @@ DICT: dict[Any, Any] = {}
 MAP = Map([])
 IMPROPER = ImproperList([], 1)
 
+BAD_FLAGS: list[Any] = [5, -1, 256, "yes", None]
+
 ERRORS: list[tuple[Any, str]] = [
     ({1, 2}, "a set has no external form; send it as a tuple"),
     (object(), "object has no"),
@@ -200,6 +202,9 @@ ERRORS: list[tuple[Any, str]] = [
     (NativeRecord(AB, b"r", {}), "Atoms"),  # type: ignore[arg-type]
     (NativeRecord(AB, AB, {"a": 1}), "Atoms"),  # type: ignore[dict-item]
     (NativeRecord(AB, AB, {True: 1, Atom("true"): 2}), "field twice"),  # type: ignore[dict-item]
+    (NativeRecord(AB, AB, None), "dict of `fields`"),  # type: ignore[arg-type]
+    (NativeRecord(AB, AB, [AB]), "dict of `fields`"),  # type: ignore[arg-type]
+    *((NativeRecord(AB, AB, {}, exported), "is a bool") for exported in BAD_FLAGS),
     (Fun(b""), "Fun"),
     (Fun(FUN + b"x"), "Fun"),
     (Fun("p"), "Fun"),  # type: ignore[arg-type]

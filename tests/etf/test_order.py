@@ -236,3 +236,14 @@ def test_any_terms_can_be_sorted(some: list[Term]) -> None:
         for one, other in combinations(keys, 2):
             assert one <= other
             assert (one < other) == (one != other)
+
+
+def test_what_funs_hold() -> None:
+    """It can be as deep as any term; what the decoder has passed over may be none."""
+    deep = fun(free=b"l\0\0\0\x01" * 600 + b"j" + b"j" * 600)
+    assert order_key(deep) < order_key(fun(index=2))
+    for free in (b"C\0\0\0\0\0a\x01a\x02", b"t\0\0\0\x02a\x01ja\x01j"):
+        bad = fun(free=free)
+        assert decode(encode(bad)) == bad
+        with pytest.raises(EncodeError, match="a fun that holds"):
+            order_key(bad)

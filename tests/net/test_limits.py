@@ -451,3 +451,32 @@ async def test_log_has_fields_and_no_secrets(
     for record in caplog.records:
         assert "SECRET" not in str(vars(record))
         assert "PAYLOAD" not in str(vars(record))
+
+
+async def test_processes_that_will_not_end(epmd: Epmd) -> None:
+    """What other nodes have started and killed counts for as long as it still runs."""
+    go = asyncio.Event()
+    running: set[Process] = set()
+
+    async def cleans_up() -> None:
+        process = a.caller()
+        running.add(process)
+        try:
+            await go.wait()
+        except asyncio.CancelledError:
+            await go.wait()
+        finally:
+            running.discard(process)
+
+    async with Node(A, "cookie", limits=Limits(processes=10)) as a, Node(B, "cookie") as b:
+        a.export("m", cleans_up, name="f")
+        calls = []
+        for _ in range(20):
+            calls.append(asyncio.create_task(b.rpc(A, "m", "f", [])))
+            assert await b.ping(A)
+            for process in running:
+                a.exit(process, Atom("kill"))
+        assert len(running) < 10
+        answers = await soon(asyncio.gather(*calls, return_exceptions=True))
+        assert len([each for each in answers if "system_limit" in str(each)]) > 10
+        go.set()

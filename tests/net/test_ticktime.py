@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import asyncio
+import itertools
 import time
+from typing import Any
 
 import pytest
 
 from pybeethoven import Atom, Node
 from pybeethoven.dist.framing import TICK
-from pybeethoven.errors import ConfigError
+from pybeethoven.errors import ConfigError, brief
 from pybeethoven.net import connection
 from pybeethoven.net.ticktime import TickTime
 from pybeethoven.testing import Epmd
@@ -18,7 +20,7 @@ from tests.net.test_limits import silent_peer, until_up
 from tests.net.test_network import A, B, watcher
 from tests.timing import UNIT
 
-BAD = [0, -1.0, float("nan")]
+BAD = [0, -1.0, 0.001, 2**32, 10**350, float("inf"), float("nan"), True, None, "60", b"60", [60]]
 
 
 def test_change() -> None:
@@ -34,9 +36,10 @@ def test_change() -> None:
         ticktime = TickTime(8)
 
 
-@pytest.mark.parametrize("seconds", BAD)
-def test_bad_ticktime(seconds: float) -> None:
-    """Ticks need time."""
+@pytest.mark.parametrize("seconds", BAD, ids=brief)
+def test_bad_ticktime(seconds: Any) -> None:
+    """Ticks need time, and not too much of it; where it comes from another node, it can be any
+    term."""
     with pytest.raises(ConfigError, match="net_ticktime is"):
         Node(A, "cookie", net_ticktime=seconds)
     node = Node(A, "cookie")
@@ -63,6 +66,17 @@ async def test_set(epmd: Epmd) -> None:
     assert node.set_net_ticktime(60) == "unchanged"
 
 
+@pytest.mark.parametrize(
+    "period", [-1, 2**32, 10**350, float("inf"), float("nan"), False, "60"], ids=brief
+)
+async def test_bad_transition_period(epmd: Epmd, period: Any) -> None:
+    """Nothing has changed then, nor begun to."""
+    async with Node(A, "cookie") as node:
+        with pytest.raises(ConfigError, match="transition period"):
+            node.set_net_ticktime(8, period)
+        assert node.set_net_ticktime(60) == "unchanged"
+
+
 @pytest.mark.parametrize("times", [(0.4, 0.2), (0.2, 0.4)])
 async def test_silence_in_transition(epmd: Epmd, times: tuple[float, float]) -> None:
     """A peer that falls silent when a change has begun has the longer of the two times."""
@@ -75,6 +89,20 @@ async def test_silence_in_transition(epmd: Epmd, times: tuple[float, float]) -> 
             a.set_net_ticktime(after, 10 * UNIT)
             assert await heard.next() == atoms("nodedown", B)
             assert time.monotonic() - start >= 0.4 * UNIT
+
+
+async def test_silence_while_it_changes_again_and_again(epmd: Epmd) -> None:
+    """Each change begins a new interval, and what has passed of the last one counts."""
+    async with Node(A, "cookie", net_ticktime=0.4 * UNIT) as a:
+        heard = watcher(a)
+        async with silent_peer():
+            assert await heard.next() == atoms("nodeup", B)
+            times = itertools.cycle([0.41 * UNIT, 0.4 * UNIT])
+            start = time.monotonic()
+            while time.monotonic() - start < 1.5 * UNIT:
+                a.set_net_ticktime(next(times), 0)
+                await asyncio.sleep(0.05 * UNIT)
+            assert a.nodes() == []
 
 
 async def test_times_that_differ(epmd: Epmd) -> None:

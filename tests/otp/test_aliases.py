@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import time
+
 import pytest
 
 from pybeethoven import Atom, Node, Pid, Reference, Term
@@ -11,7 +13,8 @@ from pybeethoven.errors import ProtocolError
 from pybeethoven.etf import ImproperList
 from pybeethoven.otp.signals import Signals
 from tests.helpers import Recorder
-from tests.otp.test_process import BOOM, KILL, NOPROC, down, exited, spawn_recorder
+from tests.otp.test_process import BOOM, KILL, NOPROC, NORMAL, down, exited, spawn_recorder
+from tests.timing import UNIT
 
 PEER = Pid(Atom("peer@127.0.0.1"), 1, 0, 1)
 
@@ -225,6 +228,31 @@ async def test_unlink_of_a_dead_process(wire: Wire, node: Node) -> None:
     wire.receive(Op.UNLINK_ID, 1, PEER, pid)
     wire.receive(Op.LINK, PEER, pid)
     assert wire.take() == [(Op.UNLINK_ID_ACK, 1, pid, PEER), (Op.PAYLOAD_EXIT, pid, PEER)]
+
+
+async def test_demonitors_of_what_is_not_monitored(wire: Wire, node: Node) -> None:
+    """They take no longer where there are many processes; what is known of names is forgotten."""
+    others = [spawn_recorder(node) for _ in range(10_000)]
+    reference = Reference(PEER.node, 1, (1, 2, 3))
+    start = time.monotonic()
+    for _ in range(2000):
+        wire.receive(Op.DEMONITOR_P, PEER, Atom("name"), reference)
+    assert time.monotonic() - start < 0.5 * UNIT
+    for number, other in enumerate(others[:3]):
+        node.register("name", other)
+        each = Reference(PEER.node, 1, (number, 2, 3))
+        wire.receive(Op.MONITOR_P, PEER, Atom("name"), each)
+        node.unregister("name")
+        assert list(node.ties.watched_by_name) == [each]
+        match number:
+            case 0:
+                wire.receive(Op.DEMONITOR_P, PEER, Atom("name"), each)
+            case 1:
+                node.end_process(other, NORMAL)
+            case 2:
+                node.node_down(PEER.node, was_up=True)
+        assert node.ties.watched_by_name == {}
+        assert other.watchers == {} or not other.alive
 
 
 async def test_demonitor_of_a_name_that_moved(wire: Wire, node: Node) -> None:

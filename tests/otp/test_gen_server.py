@@ -12,6 +12,7 @@ import pytest
 from pybeethoven import (
     NO_REPLY,
     Atom,
+    ChildSpec,
     ConfigError,
     From,
     GenServer,
@@ -20,6 +21,7 @@ from pybeethoven import (
     Pid,
     Process,
     Reference,
+    Supervisor,
     Term,
 )
 from pybeethoven.errors import CallTimeout, NoProcess, ProcessExit
@@ -281,6 +283,29 @@ async def test_missing_callback_is_logged(
     await soon(server.wait_end())
     ended = [text for text in caplog.messages if "exited" in text]
     assert ended == [f"GenServer bare of {PY} exited: Atom('bad_{message}')"]
+    assert "secret" not in caplog.text
+
+
+async def test_messages_and_reasons_are_not_logged(
+    node: Node, caplog: pytest.LogCaptureFixture
+) -> None:
+    """What others send stays out of the log, wherever it stands in a message or an exit reason."""
+    child = GenServer()
+    spec = ChildSpec("child", lambda: child, restart="temporary")
+    sup = Supervisor([spec])
+    await node.start(sup)
+    for message in (b"secret", (b"secret", 1), ([b"secret"],)):
+        node.send(child, message)
+    node.cast(child, b"secret")
+    await soon(child.wait_end())
+    server = GenServer()
+    await node.start(server, name="bare")
+    node.send(server, (Atom("system"), (server.pid, 1), (Atom("terminate"), b"secret")))
+    await soon(server.wait_end())
+    await soon(node.call(sup, Atom("which_children")))
+    assert "child 'child' ended: Atom('bad_cast')" in caplog.messages
+    assert f"GenServer bare of {PY} exited: a bytes" in caplog.messages
+    assert "GenServer has no handle_info for a message a list" in caplog.messages
     assert "secret" not in caplog.text
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import itertools
 import logging
+import re
 import time
 from collections.abc import Awaitable, Callable
 from contextlib import suppress
@@ -708,6 +709,32 @@ async def test_stopped_while_it_starts(epmd: Epmd) -> None:
     assert failed
     async with Node(PY, "cookie"):
         pass
+
+
+async def test_started_while_it_stops(epmd: Epmd) -> None:
+    """A start that the stop has not left behind fails; the stop would end what was started."""
+    failed = 0
+    for turns in range(20):
+        node = Node(PY, "cookie", epmd=False)
+        await node.start_node()
+        assert node.network._door is not None
+        assert node.network._door._server is not None
+        [listener] = node.network._door._server.sockets
+        async with Node("b@127.0.0.1", "cookie", epmd=False) as other:
+            await other.connect(PY, ("127.0.0.1", listener.getsockname()[1]))
+            stopping = asyncio.create_task(node.stop())
+            for _ in range(turns):
+                await asyncio.sleep(0)
+            [error] = await soon(asyncio.gather(node.start_node(), return_exceptions=True))
+            await soon(stopping)
+        if error is None:
+            assert node.running
+            assert node.whereis("net_kernel")
+        else:
+            assert re.search("is being stopped|was started already", str(error))
+            failed += 1
+        await soon(node.stop())
+    assert failed
 
 
 async def test_started_twice(epmd: Epmd) -> None:

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import pytest
 
-from pybeethoven import Atom, From, GenServer, ImproperList, Node, Term
+from pybeethoven import Atom, From, GenServer, ImproperList, Limits, Node, Term
 from pybeethoven.etf import decode, encode
 from pybeethoven.otp.gen_server import SYSTEM
+from pybeethoven.testing import Epmd
 from tests.helpers import Recorder, atoms, soon
 
 OK, ERROR = atoms("ok", "error")
@@ -171,3 +172,26 @@ async def test_started_anew_it_is_not_suspended(node: Node) -> None:
     assert await soon(server.wait_end())
     await node.start(server)
     assert await soon(node.call(server, 1)) == 1
+
+
+async def test_state_of_a_full_node() -> None:
+    """For `get_state` a process is needed, of which other nodes may start only so many."""
+    full = Node("full@127.0.0.1", "cookie", epmd=False, limits=Limits(processes=1))
+    async with full:
+        server = Counter()
+        await full.start(server)
+        assert await ask(full, server, Atom("get_state")) == (ERROR, Atom("system_limit"))
+
+
+@pytest.mark.parametrize("release", [1 << 60, [Atom("27")], [300], [], b"25"])
+async def test_release_that_is_none(epmd: Epmd, release: Term) -> None:
+    """A node that says anything else than a string, when asked for its release, is a new one."""
+    async with Node("a@127.0.0.1", "cookie") as a, Node("b@127.0.0.1", "cookie") as b:
+        b.export("erlang", lambda _: release, name="system_info")
+        server, asker = Counter(), Recorder()
+        await a.start(server, name="server")
+        b.spawn(asker)
+        request = (SYSTEM, (asker.pid, 1), Atom("get_state"))
+        b.send(("server", "a@127.0.0.1"), request)
+        tag, (ok, _) = await asker.next()
+        assert (tag, ok) == (1, OK)
