@@ -9,7 +9,7 @@ import pytest
 from pybeethoven import Atom, Node, Pid, Reference, Term
 from pybeethoven.dist.control import Control, Op
 from pybeethoven.dist.flags import OFFERED, Flag
-from pybeethoven.errors import ProtocolError
+from pybeethoven.errors import NoConnection, ProtocolError
 from pybeethoven.etf import ImproperList
 from pybeethoven.otp.signals import Signals
 from tests.helpers import Recorder
@@ -250,7 +250,7 @@ async def test_demonitors_of_what_is_not_monitored(wire: Wire, node: Node) -> No
             case 1:
                 node.end_process(other, NORMAL)
             case 2:
-                node.node_down(PEER.node, was_up=True)
+                node.node_down(PEER.node, NoConnection("lost"), was_up=True)
         assert node.ties.watched_by_name == {}
         assert other.watchers == {} or not other.alive
 
