@@ -12,8 +12,8 @@ from pathlib import Path
 
 import pytest
 
-from erlang_interop.peers import Peers
 from pybeethoven import Node
+from pybeethoven.testing import Peers
 from tests.certificates import Authority
 from tests.helpers import soon
 

@@ -9,8 +9,8 @@ from collections.abc import AsyncIterator, Callable, Iterator
 import pytest
 
 from erlang_interop.oracle import Oracle
-from erlang_interop.peers import Peers
 from pybeethoven import Beethoven, Node
+from pybeethoven.testing import Peers
 
 Member = Callable[..., Beethoven]
 """Makes a member of the test's cluster, given its name."""

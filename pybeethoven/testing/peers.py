@@ -1,4 +1,4 @@
-"""Clusters of Beethoven nodes on real BEAMs, for tests and the demo.
+"""Clusters of Beethoven nodes on real BEAMs.
 
     async with Peers() as peers:
         a = await peers.start("a@127.0.0.1")     # alone
@@ -7,7 +7,7 @@
         await b.kill()
         await peers.await_tracker(a, {b.name: "offline"})
 
-The nodes run the stand-in in `erlang_interop/lib/beethoven`, or, with `beethoven_ebin`, a compiled
+The nodes run the stand-in in `testing/elixir/beethoven`, or, with `beethoven_ebin`, a compiled
 Beethoven. Both are the application `:beethoven`, and their modules have the same names.
 """
 
@@ -25,19 +25,12 @@ from pathlib import Path
 from typing import Self
 
 from pybeethoven.etf import Term
-from pybeethoven.testing.beam import (
-    TIMEOUT,
-    BeamError,
-    BeamNode,
-    Epmd,
-    compile_elixir,
-    elixir_code_paths,
-    find_elixir_lib,
-    find_epmd,
-    free_port,
-)
+from pybeethoven.testing.beam import BeamNode
+from pybeethoven.testing.common import TIMEOUT, BeamError
+from pybeethoven.testing.compiler import compile_elixir, elixir_code_paths, find_elixir_lib
+from pybeethoven.testing.epmd import Epmd, find_epmd, free_port
 
-SOURCES = Path(__file__).parent / "lib"
+SOURCES = Path(__file__).parent / "elixir"
 SHELL, BEETHOVEN = "shell", "beethoven"
 """The directories of what every node has, and of what is left out for a compiled Beethoven."""
 
