@@ -25,7 +25,7 @@ import subprocess
 import tempfile
 import time
 from collections import deque
-from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Iterable, Mapping, Sequence
 from itertools import count
 from pathlib import Path
 from types import TracebackType
@@ -145,6 +145,11 @@ class BeamNode:
         with contextlib.suppress(BeamDownError):
             while True:
                 yield await self.next_event(timeout=None)
+
+    def when_down(self, call: Callable[[], object]) -> None:
+        """Have `call` called as soon as the BEAM is seen to have ended; it must be running."""
+        assert self._reader is not None
+        self._reader.add_done_callback(lambda _: call())
 
     async def kill(self) -> None:
         """Kill the BEAM (SIGKILL) and await its end. A node that is down already stays so."""

@@ -35,6 +35,14 @@ class Epmd:
         return {"ERL_EPMD_PORT": str(self.port)}
 
     async def __aenter__(self) -> Self:
+        await self.start()
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        await self.kill()
+
+    async def start(self) -> None:
+        """Run it, at the same port each time. Raises `BeamError`; then nothing is left."""
         epmd = (self._command, "-d", "-d", "-address", "127.0.0.1", "-port", str(self.port))
         spawning = asyncio.ensure_future(
             asyncio.create_subprocess_exec(
@@ -51,9 +59,9 @@ class Epmd:
         except BaseException:
             await self._end(await spawning)
             raise
-        return self
 
-    async def __aexit__(self, *_: object) -> None:
+    async def kill(self) -> None:
+        """Kill it (SIGKILL) and await its end. One that does not run stays so."""
         if self._process is not None:
             await self._end(self._process)
 

@@ -19,8 +19,9 @@ import re
 import secrets
 import shutil
 import tempfile
-from collections.abc import Mapping, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from contextlib import AsyncExitStack
+from functools import partial
 from pathlib import Path
 from typing import Self
 
@@ -85,6 +86,9 @@ class Peers:
         self._beethoven_ebin = beethoven_ebin
         self._backoff = "{}..{}".format(*random_backoff)
         self._flags = flags
+        self.nodes: dict[str, BeamNode] = {}
+        """Every node that was started, the last of its name."""
+        self._starts: dict[str, Callable[[], Awaitable[BeamNode]]] = {}
         self._stack = AsyncExitStack()
         self._code_paths: list[Path] = []
 
@@ -106,31 +110,55 @@ class Peers:
         await self._stack.aclose()
 
     async def start(
-        self, name: str, *, flags: Sequence[str] = (), env: Mapping[str, str] | None = None
+        self,
+        name: str,
+        *,
+        flags: Sequence[str] = (),
+        env: Mapping[str, str] | None = None,
+        code_paths: Sequence[Path | str] = (),
     ) -> BeamNode:
         """Start a node and return it once it is in the cluster, with its beacon up or not needed.
 
-        A name may be used again when its node is down. Raises `BeamError` when the node cannot
+        The parameters are those of `start_bare`. A name may be used again when its node is down.
+        Raises `BeamError` when the node cannot
         start or is not let in.
         """
-        node = await self.start_bare(name, flags=flags, env=env)
-        await node.eval(self._boot())
-        await node.eval(_READY)
+        node = await self.start_bare(name, flags=flags, env=env, code_paths=code_paths)
+        self._starts[name] = partial(self.start, name, flags=flags, env=env, code_paths=code_paths)
+        await self._boot(node)
         return node
 
     async def start_bare(
-        self, name: str, *, flags: Sequence[str] = (), env: Mapping[str, str] | None = None
+        self,
+        name: str,
+        *,
+        flags: Sequence[str] = (),
+        env: Mapping[str, str] | None = None,
+        code_paths: Iterable[Path | str] = (),
     ) -> BeamNode:
-        """Start a plain BEAM with the cluster's cookie and EPMD, but without Beethoven."""
+        """Start a plain BEAM with the cluster's cookie and EPMD, but without Beethoven.
+
+        `code_paths`: where more compiled modules are, those of an application of yours; `eval` can
+        start it. Raises `BeamError`.
+        """
+        paths = list(code_paths)
+        self._starts[name] = partial(self.start_bare, name, flags=flags, env=env, code_paths=paths)
         node = BeamNode(
             name,
-            code_paths=self._code_paths,
+            code_paths=[*self._code_paths, *paths],
             cookie=self.cookie,
             erl=self._erl,
             flags=[*self._flags, *flags],
             env={**self.env, **(env or {})},
         )
-        return await self._stack.enter_async_context(node)
+        self.nodes[name] = await self._stack.enter_async_context(node)
+        return node
+
+    async def restart(self, name: str) -> BeamNode:
+        """Start the node of a name again as it was, after killing it if it runs. Raises as
+        `start`."""
+        await self.nodes[name].kill()
+        return await self._starts[name]()
 
     async def tracker(self, node: BeamNode) -> dict[str, str]:
         """Return what `node`'s own CoreTracker says: the status of every node."""
@@ -155,13 +183,21 @@ class Peers:
         await asyncio.to_thread(compile_peer, self._erl, elixir_lib, out)
         return out
 
-    def _boot(self) -> str:
+    def listener_port_of(self, name: str) -> int:
+        """Where the node of a name seeks a beacon, and has its own."""
+        return self.listener_port
+
+    async def _boot(self, node: BeamNode) -> None:
+        await node.eval(self._boot_source(node.name))
+        await node.eval(_READY)
+
+    def _boot_source(self, name: str) -> str:
         network = ipaddress.IPv4Network(self.cluster_net)
         settings = f"""[
           use_az_net: false,
           cluster_net: "{network.network_address}",
           cluster_net_mask: "{network.prefixlen}",
-          listener_port: {self.listener_port},
+          listener_port: {self.listener_port_of(name)},
           common_random_backoff: {self._backoff},
           roles: {self.roles}
         ]"""

@@ -11,10 +11,14 @@ pays nothing for it. This is the only module of pybeethoven that imports pytest.
 from __future__ import annotations
 
 import shutil
+from collections.abc import AsyncIterator
 from pathlib import Path
+from typing import Any
 
 import pytest
+import pytest_asyncio
 
+from pybeethoven.testing.cluster import Cluster
 from pybeethoven.testing.common import BeamError
 from pybeethoven.testing.compiler import find_elixir_lib
 from pybeethoven.testing.peers import compile_peer
@@ -62,3 +66,32 @@ def peer_ebin(erl: str, elixir_lib: Path, tmp_path_factory: pytest.TempPathFacto
     out = tmp_path_factory.mktemp("peer_ebin")
     compile_peer(erl, elixir_lib, out)
     return out
+
+
+@pytest.fixture
+def beam_settings() -> dict[str, Any]:
+    """The parameters of the test's `Cluster`; override it for your own, such as `net_ticktime`,
+    `roles` or `flags`."""
+    return {}
+
+
+@pytest_asyncio.fixture
+async def beam_cluster(
+    erl: str,
+    elixir_lib: Path,
+    peer_ebin: Path,
+    beam_settings: dict[str, Any],
+    pytestconfig: pytest.Config,
+    monkeypatch: pytest.MonkeyPatch,
+) -> AsyncIterator[Cluster]:
+    """A `Cluster` without nodes, whose EPMD is that of this process, too."""
+    given = {
+        "erl": erl,
+        "elixir_lib": elixir_lib,
+        "ebin": peer_ebin,
+        "beethoven_ebin": pytestconfig.getoption("--beethoven-ebin"),
+    }
+    async with Cluster(**{**given, **beam_settings}) as cluster:
+        for name, value in cluster.env.items():
+            monkeypatch.setenv(name, value)
+        yield cluster
