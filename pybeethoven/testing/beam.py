@@ -43,6 +43,9 @@ _LOG_TO_STDERR = (
     *("-logger", "default_handler", "[{config,#{type=>standard_error}}]"),
 )
 
+# A stopped process does not see its stdin close: for as long as it is, this one looks instead.
+_KILL_WHEN_STDIN_CLOSES = 'read -r _; kill -KILL "-$1"'
+
 
 class BeamNode:
     """A BEAM as a child process: `async with` starts it, and kills it at the end.
@@ -67,6 +70,7 @@ class BeamNode:
         self._env = {**os.environ, "ERL_CRASH_DUMP_SECONDS": "0", **(env or {})}
         self._stderr: IO[bytes] | None = None
         self._process: asyncio.subprocess.Process | None = None
+        self._guard: subprocess.Popen[bytes] | None = None
         self._reader: asyncio.Task[None] | None = None
         self._ids = count(1)
         self._answers: dict[int, asyncio.Future[Term]] = {}
@@ -166,6 +170,7 @@ class BeamNode:
 
     def freeze(self) -> None:
         """Stop the BEAM's time (SIGSTOP): connections stay open, nothing is answered."""
+        self._guard_frozen()
         self._signal(signal.SIGSTOP)
         while self._process is not None and self.running and not _stopped(self._process.pid):
             time.sleep(0.0005)
@@ -173,6 +178,7 @@ class BeamNode:
     def thaw(self) -> None:
         """Let a frozen BEAM go on (SIGCONT)."""
         self._signal(signal.SIGCONT)
+        self._dismiss_guard()
 
     async def _start(self) -> None:
         self._process = await asyncio.create_subprocess_exec(
@@ -194,8 +200,24 @@ class BeamNode:
         await self._process.wait()
         if self._process.stdin is not None:
             self._process.stdin.close()
+        self._dismiss_guard()
         if self._reader is not None:
             await asyncio.wait([self._reader])
+
+    def _guard_frozen(self) -> None:
+        """See to it that a frozen BEAM does not outlive this process either."""
+        if self._guard is None and self._process is not None and self.running:
+            self._guard = subprocess.Popen(
+                ["/bin/sh", "-c", _KILL_WHEN_STDIN_CLOSES, "sh", str(self._process.pid)],
+                stdin=subprocess.PIPE,
+                start_new_session=True,
+            )
+
+    def _dismiss_guard(self) -> None:
+        guard, self._guard = self._guard, None
+        if guard is not None:
+            guard.kill()
+            guard.communicate()
 
     def _signal(self, number: signal.Signals) -> None:
         if self._process is not None and self._process.returncode is None:
