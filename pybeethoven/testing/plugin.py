@@ -75,7 +75,7 @@ def beam_settings() -> dict[str, Any]:
     return {}
 
 
-@pytest_asyncio.fixture
+@pytest_asyncio.fixture(loop_scope="function")
 async def beam_cluster(
     erl: str,
     elixir_lib: Path,
