@@ -16,6 +16,14 @@ from pybeethoven.testing import Epmd, Peers
 pytest_plugins = ["pybeethoven.testing.plugin"]
 
 
+def pytest_addoption(parser: pytest.Parser) -> None:
+    """Let the person say how long the model check runs, or what it plays."""
+    group = parser.getgroup("model", "model check of pybeethoven, tests/model")
+    group.addoption("--model-seconds", type=float, default=20.0, help="how long it runs (20)")
+    group.addoption("--model-seed", type=int, help="play the sequence of this seed alone")
+    group.addoption("--model-steps", help="play this sequence alone: 'kill a, wait 1; start a'")
+
+
 def pytest_configure(config: pytest.Config) -> None:
     """Declare the markers."""
     config.addinivalue_line(
