@@ -87,7 +87,9 @@ class World:
                 self.cluster.heal()
             case (("cut" | "slow") as kind, one, other):
                 self._between(kind, NAMES[one], NAMES[other])
-            case (kind, letter) if letter in PYTHONS and kind != "isolate":
+            case ("isolate", letter):
+                self.cluster.isolate(NAMES[letter])
+            case (kind, letter) if letter in PYTHONS:
                 await self._to_python(kind, self.members[letter])
             case (kind, letter):
                 await self._to_beam(kind, NAMES[letter])
@@ -120,8 +122,6 @@ class World:
                 node.freeze()
             case "thaw":
                 node.thaw()
-            case "isolate":
-                self.cluster.isolate(name)
             case "core":
                 await node.eval(KILL_CORE)
             case "mnesia":
