@@ -29,7 +29,8 @@ from typing import Final
 
 from pybeethoven.testing.relay import Ends, Listener, Relays, Wire
 
-_PORT_PLEASE2_REQ: Final = ord("z")
+_PORT_PLEASE2_REQ: Final = b"z"
+_NAMES_REQ: Final = b"n"
 _PORT2_RESP: Final = 119
 _SEND_NAME: Final = ord("N")
 _OLD_SEND_NAME: Final = ord("n")
@@ -138,19 +139,28 @@ class Network:
         reader, writer = here
         size = await reader.readexactly(2)
         request = await reader.readexactly(int.from_bytes(size, "big"))
-        if request[:1] != bytes([_PORT_PLEASE2_REQ]):
+        host: str = writer.get_extra_info("sockname")[0]
+        if request[:1] == _PORT_PLEASE2_REQ:
+            name = f"{request[1:].decode()}@{host}"
+            writer.write(self._with_our_door(await self._ask(size + request), name))
+        elif request == _NAMES_REQ:
+            writer.write(self._with_our_port(await self._ask(size + request)))
+        else:
             await self._relays.join(Wire(), here, self._epmd, size + request)
-            return
+
+    async def _ask(self, request: bytes) -> bytes:
         there, onward = await asyncio.open_connection(*self._epmd)
         try:
-            onward.write(size + request)
-            answer = await there.read(-1)
+            onward.write(request)
+            return await there.read(-1)
         finally:
             onward.close()
-        host: str = writer.get_extra_info("sockname")[0]
-        writer.write(self._with_our_port(answer, f"{request[1:].decode()}@{host}"))
 
-    def _with_our_port(self, answer: bytes, name: str) -> bytes:
+    def _with_our_port(self, answer: bytes) -> bytes:
+        """The names, with the port of EPMD in front: OTP looks whether it is the one it asked."""
+        return self.port.to_bytes(4, "big") + answer[4:]
+
+    def _with_our_door(self, answer: bytes, name: str) -> bytes:
         if len(answer) < 4 or answer[0] != _PORT2_RESP or answer[1] != 0:
             return answer
         self._real_ports[name] = int.from_bytes(answer[2:4], "big")

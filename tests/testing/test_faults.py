@@ -262,6 +262,9 @@ async def test_epmd(beam_cluster: Cluster) -> None:
         for name in (C, PY):
             await beam_cluster.until(a, f':net_adm.ping(:"{name}") == :pong')
         assert await py.ping(B) is True
+        ok, names = await a.eval(":net_adm.names({127, 0, 0, 1})")
+        assert ok == "ok"
+        assert {bytes(name) for name, _ in names} == {b"a", b"b", b"c", b"py"}
 
 
 # What users bring along
