@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import time
 from collections import Counter
-from contextlib import suppress
+from collections.abc import Awaitable
 
 from pybeethoven.cluster.tracker import tracker_rows
 from pybeethoven.testing import BeamError, BeamNode, Cluster
@@ -45,6 +45,7 @@ class World:
         self.members = {letter: Member(cluster, NAMES[letter]) for letter in PYTHONS}
         self.slowest = 0.0
         """Seconds that it took at most until all was well again."""
+        self._began = time.monotonic()
         self._without_mnesia: set[str] = set()
         self._epmd = True
 
@@ -64,6 +65,10 @@ class World:
         """Those that run."""
         return [node for node in self.cluster.nodes.values() if node.running]
 
+    def _tell(self, text: str) -> None:
+        """Print what happens: pytest shows it when the test fails."""
+        print(f"{time.monotonic() - self._began:7.2f} s  {text}")
+
     # What happens
 
     async def play(self, steps: Round) -> None:
@@ -72,7 +77,9 @@ class World:
         Raises `AssertionError` when it is not, `TimeoutError` for what hangs.
         """
         for step in steps:
+            self._tell(" ".join(step))
             await self._take(step)
+        self._tell("mend")
         await self._mend()
         await self._until_well()
 
@@ -140,8 +147,7 @@ class World:
             await self._registered()
         for node in self.beams():
             if node.name in self._without_mnesia:
-                with suppress(BeamError, TimeoutError):
-                    await self.cluster.start_mnesia(node.name)
+                await self._try(self.cluster.start_mnesia(node.name))
         self._without_mnesia.clear()
 
     async def _registered(self) -> None:
@@ -161,15 +167,25 @@ class World:
         async with asyncio.timeout(OPERATOR_LIMIT):
             while outsiders := await self._outsiders():
                 done = True
-                with suppress(BeamError, TimeoutError):
-                    await self.cluster.restart(outsiders[0])
+                for name in outsiders:
+                    await self.cluster.nodes[name].kill()
+                for name in outsiders:
+                    await self._try(self.cluster.restart(name))
         return done
+
+    async def _try(self, start: Awaitable[object]) -> None:
+        """What failed is found out by looking, and done again."""
+        try:
+            await start
+        except (BeamError, TimeoutError) as error:
+            self._tell(f"{error!r:.1000}")
 
     async def _outsiders(self) -> list[str]:
         """Who does not see what most see."""
         views = {node.name: await self._view(node) for node in self.beams()}
         if set(views.values()) <= {tuple(sorted(views))}:
             return []
+        self._tell(f"not one cluster: {views}")
         seen = Counter(view for view in views.values() if view).most_common(1)
         most = seen[0][0] if seen else ()
         return [name for name, view in views.items() if not view or name not in most] or [
@@ -198,6 +214,7 @@ class World:
             elif well is None:
                 well = time.monotonic()
                 self.slowest = max(self.slowest, well - began)
+                self._tell("well")
             await asyncio.sleep(LOOK)
 
     async def _differences(self) -> list[str]:
