@@ -92,12 +92,14 @@ class Relays:
 
     async def close(self) -> None:
         """End all of them at once; what was on its way is lost."""
+        await asyncio.sleep(0)  # a task cancelled before it began would not close its socket
         for task in self._tasks:
             task.cancel()
         if self._tasks:
             await asyncio.wait(self._tasks)
         for writer in self._writers:
             writer.transport.abort()
+        await asyncio.sleep(0)  # the sockets are closed then
 
     async def _run(self, serve: Serve, accepted: socket.socket) -> None:
         accepted.setblocking(False)
@@ -121,6 +123,7 @@ class Relays:
         try:
             onward.write(head)
             await _either(_carry(wire, reader, onward), _carry(wire, there, writer))
+            await wire.passable()
         finally:
             onward.close()
 
