@@ -17,6 +17,7 @@ import pytest
 from pybeethoven.testing import Cluster
 from tests.model.check import CHECK, Check
 from tests.model.steps import State, from_text, random_rounds, to_text
+from tests.model.world import View, outsiders_of
 
 ROUNDS = 8
 """Rounds of a sequence, unless the time is over before."""
@@ -36,6 +37,16 @@ def test_all_kinds() -> None:
     assert kinds == {*State().possible(), "thaw", "heal", "start", "join", "wait"}
     assert {"kill", "freeze", "leave"}.isdisjoint(State(up=set(), joined=set()).possible())
     assert {"start", "join"}.isdisjoint(State(up=set(), joined=set(), cut=True).possible())
+
+
+def test_outsiders() -> None:
+    """The majority stays; of those that see different things, the first."""
+    both, alone, other = View(("a", "b"), 1), View(("c",), 1), View(("a", "b"), 2)
+    assert outsiders_of({"a": both, "b": both}) == []
+    assert outsiders_of({"a": alone, "b": both, "c": both}) == ["a"]
+    assert outsiders_of({"a": both, "b": other, "c": None}) == ["b", "c"]
+    assert outsiders_of({"a": None, "b": None}) == ["a", "b"]
+    assert outsiders_of({}) == []
 
 
 @pytest.mark.stand_in

@@ -6,6 +6,7 @@ import asyncio
 import time
 from collections import Counter
 from collections.abc import Awaitable
+from typing import NamedTuple
 
 from pybeethoven.cluster.tracker import tracker_rows
 from pybeethoven.testing import BeamError, BeamNode, Cluster
@@ -22,8 +23,17 @@ LOOK = 0.1 * UNIT
 
 NAMES = {letter: f"{letter}@127.0.0.{number}" for number, letter in enumerate(NODES, 1)}
 
-View = tuple[str, ...]
-"""Whom a BEAM's Mnesia runs with; nobody if what Beethoven runs is not all there."""
+
+class View(NamedTuple):
+    """Whom a BEAM's Mnesia runs with, and what it has: after a split two that run with each other
+    can have different tables, of which Mnesia merges nothing."""
+
+    runs: tuple[str, ...]
+    table: int
+
+
+Views = dict[str, View | None]
+"""Of each BEAM; None: not all is there that Beethoven runs."""
 
 ROWS = ":mnesia.dirty_match_object(CoreTracker, {CoreTracker, :_, :_, :_})"
 KILL_CORE = "(pid = Process.whereis(Beethoven.CoreServer)) && Process.exit(pid, :kill)"
@@ -33,8 +43,20 @@ whole = Enum.all?(servers, &Process.whereis(Module.concat(Beethoven, &1))) and
   Enum.all?([CoreTracker, RoleTracker, AllocTracker],
     &(:mnesia.system_info(:is_running) == :yes and &1 in :mnesia.system_info(:tables) and
       :mnesia.table_info(&1, :where_to_read) == node()))
-if whole, do: Enum.sort(:mnesia.system_info(:running_db_nodes)), else: []
+if whole do
+  rows = :mnesia.dirty_match_object(CoreTracker, {CoreTracker, :_, :_, :_})
+  {Enum.sort(:mnesia.system_info(:running_db_nodes)), :erlang.phash2(rows)}
+else
+  {[], 0}
+end
 """
+
+
+def outsiders_of(views: Views) -> list[str]:
+    """Who does not see what most see, the first of equally many."""
+    seen = Counter(view for view in views.values() if view)
+    most = max(seen, key=seen.__getitem__) if seen else None
+    return [name for name, view in views.items() if view is None or view != most]
 
 
 class World:
@@ -165,13 +187,25 @@ class World:
         there was anything to do."""
         done = False
         async with asyncio.timeout(OPERATOR_LIMIT):
-            while outsiders := await self._outsiders():
+            while outsiders := await self._lasting_outsiders():
                 done = True
                 for name in outsiders:
                     await self.cluster.nodes[name].kill()
                 for name in outsiders:
                     await self._try(self.cluster.restart(name))
         return done
+
+    async def _lasting_outsiders(self) -> list[str]:
+        """Who is left outside, if that stays so."""
+        views: Views = {}
+        while True:
+            before, views = views, {node.name: await self._view(node) for node in self.beams()}
+            if not (outsiders := outsiders_of(views)):
+                return []
+            if views == before:
+                self._tell(f"not one cluster: {views}")
+                return outsiders
+            await asyncio.sleep(self.cluster.net_ticktime / 4)
 
     async def _try(self, start: Awaitable[object]) -> None:
         """What failed is found out by looking, and done again."""
@@ -180,24 +214,12 @@ class World:
         except (BeamError, TimeoutError) as error:
             self._tell(f"{error!r:.1000}")
 
-    async def _outsiders(self) -> list[str]:
-        """Who does not see what most see."""
-        views = {node.name: await self._view(node) for node in self.beams()}
-        if set(views.values()) <= {tuple(sorted(views))}:
-            return []
-        self._tell(f"not one cluster: {views}")
-        seen = Counter(view for view in views.values() if view).most_common(1)
-        most = seen[0][0] if seen else ()
-        return [name for name, view in views.items() if not view or name not in most] or [
-            name for name, view in views.items() if view != most
-        ]
-
-    async def _view(self, node: BeamNode) -> View:
+    async def _view(self, node: BeamNode) -> View | None:
         try:
-            names = await node.eval(VIEW, timeout=ANSWER_LIMIT)
+            runs, table = await node.eval(VIEW, timeout=ANSWER_LIMIT)
         except (BeamError, TimeoutError):
-            return ()
-        return tuple(str(name) for name in names)
+            return None
+        return View(tuple(map(str, runs)), table) if runs else None
 
     # What has to hold
 
