@@ -19,7 +19,7 @@ import re
 import secrets
 import shutil
 import tempfile
-from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from contextlib import AsyncExitStack
 from functools import partial
 from pathlib import Path
@@ -120,11 +120,10 @@ class Peers:
         """Start a node and return it once it is in the cluster, with its beacon up or not needed.
 
         The parameters are those of `start_bare`. A name may be used again when its node is down.
-        Raises `BeamError` when the node cannot
-        start or is not let in.
+        Raises `BeamError` when the node cannot start or is not let in.
         """
-        node = await self.start_bare(name, flags=flags, env=env, code_paths=code_paths)
         self._starts[name] = partial(self.start, name, flags=flags, env=env, code_paths=code_paths)
+        node = await self._launch(name, flags, env, code_paths)
         await self._boot(node)
         return node
 
@@ -134,25 +133,18 @@ class Peers:
         *,
         flags: Sequence[str] = (),
         env: Mapping[str, str] | None = None,
-        code_paths: Iterable[Path | str] = (),
+        code_paths: Sequence[Path | str] = (),
     ) -> BeamNode:
         """Start a plain BEAM with the cluster's cookie and EPMD, but without Beethoven.
 
-        `code_paths`: where more compiled modules are, those of an application of yours; `eval` can
-        start it. Raises `BeamError`.
+        `flags`: more for `erl`; `env`: more for the environment; `code_paths`: where more compiled
+        modules are, those of an application of yours, which `eval` can start. Raises `BeamError`.
+        When cancelled, no process is left.
         """
-        paths = list(code_paths)
-        self._starts[name] = partial(self.start_bare, name, flags=flags, env=env, code_paths=paths)
-        node = BeamNode(
-            name,
-            code_paths=[*self._code_paths, *paths],
-            cookie=self.cookie,
-            erl=self._erl,
-            flags=[*self._flags, *flags],
-            env={**self.env, **(env or {})},
+        self._starts[name] = partial(
+            self.start_bare, name, flags=flags, env=env, code_paths=code_paths
         )
-        self.nodes[name] = await self._stack.enter_async_context(node)
-        return node
+        return await self._launch(name, flags, env, code_paths)
 
     async def restart(self, name: str) -> BeamNode:
         """Start the node of a name again as it was, after killing it if it runs. Raises as
@@ -177,6 +169,24 @@ class Peers:
         The node itself asks, each 5 ms: for what no event tells of.
         """
         return await node.eval(f"ControlShell.until(fn -> {condition} end)", timeout=timeout)
+
+    async def _launch(
+        self,
+        name: str,
+        flags: Sequence[str],
+        env: Mapping[str, str] | None,
+        code_paths: Sequence[Path | str],
+    ) -> BeamNode:
+        node = BeamNode(
+            name,
+            code_paths=[*self._code_paths, *code_paths],
+            cookie=self.cookie,
+            erl=self._erl,
+            flags=[*self._flags, *flags],
+            env={**self.env, **(env or {})},
+        )
+        self.nodes[name] = await self._stack.enter_async_context(node)
+        return node
 
     async def _compile(self, stack: AsyncExitStack, elixir_lib: Path | str) -> Path:
         out = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="pybeethoven-")))
