@@ -159,6 +159,7 @@ async def test_slow(beam_cluster: Cluster) -> None:
     assert (await ping(a, B))[1] < DELAY
 
 
+@pytest.mark.stand_in
 async def test_beacons(beam_cluster: Cluster) -> None:
     """Each member has a beacon. Who is cut off from one finds another, and nobody none that is
     down."""
