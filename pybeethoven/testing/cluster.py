@@ -25,6 +25,7 @@ from pybeethoven.testing.network import Network
 from pybeethoven.testing.peers import Peers
 
 TICKTIME: Final = 2
+"""Seconds; OTP's own default of 60 would have each test of a cut wait that long."""
 
 _LEAVE_MNESIA: Final = ":stopped = :mnesia.stop()"
 _HAD_BEETHOVEN: Final = "Application.get_env(:beethoven, :listener_port) != nil"
@@ -49,7 +50,7 @@ class Cluster(Peers):
     beacons are not cut off.
 
     Raises `BeamError` on entry when there is no Erlang or Elixir. When left, also by an error or
-    when cancelled, all is healed first, and no process, connection or listening port stays.
+    when cancelled, no process, connection or listening port stays, whatever state they are in.
     """
 
     def __init__(
