@@ -13,9 +13,8 @@ from typing import Final
 
 from benchmarks.nodes import HIDDEN, LIMIT, PY, A, B, compile_on, percentile, running_peers
 from benchmarks.table import Row, show
-from erlang_interop.peers import Peers
 from pybeethoven import Atom, Beethoven, Follower, NodeStatus
-from pybeethoven.testing import BeamNode
+from pybeethoven.testing import BeamNode, Peers
 
 COMMITS: Final = 1_000
 

@@ -12,9 +12,8 @@ from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Final, NamedTuple
 
-from erlang_interop.peers import Peers
 from pybeethoven import Node
-from pybeethoven.testing import BeamNode
+from pybeethoven.testing import BeamNode, Peers
 
 A, B, PY = "a@127.0.0.1", "b@127.0.0.1", "py@127.0.0.1"
 HIDDEN: Final = ("-hidden",)

@@ -1,6 +1,6 @@
 """`make demo`: BEAM peers come and go, and a Python service in their cluster reports each.
 
-The peers are the stand-in in `erlang_interop/lib`, on real BEAMs with a real Mnesia; with
+The peers are the stand-in in `pybeethoven.testing`, on real BEAMs with a real Mnesia; with
 `--beethoven-ebin DIR` they are a compiled Beethoven.
 """
 
@@ -13,9 +13,9 @@ from dataclasses import dataclass, field
 
 import click
 
-from erlang_interop.peers import Peers
 from pybeethoven import Beethoven, GenServer, Term
 from pybeethoven.errors import BeethovenError
+from pybeethoven.testing import Peers
 
 A, B, C = "a@127.0.0.1", "b@127.0.0.1", "c@127.0.0.1"
 PY = "py@127.0.0.1"

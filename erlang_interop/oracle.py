@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Self
 
 from pybeethoven.etf import Atom, Pid, Term, decode, encode
-from pybeethoven.testing.beam import BeamDownError
+from pybeethoven.testing import BeamDownError
 
 SOURCE = Path(__file__).with_name("term_oracle.erl")
 

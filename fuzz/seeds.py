@@ -15,7 +15,6 @@ from collections import Counter
 from pathlib import Path
 from typing import Final
 
-from erlang_interop.peers import Peers
 from fuzz import corpus, targets
 from fuzz.targets import (
     CHALLENGE,
@@ -42,7 +41,7 @@ from pybeethoven.dist.handshake import (
 )
 from pybeethoven.dist.handshake_messages import build_status, parse_name
 from pybeethoven.net import epmd
-from pybeethoven.testing import BeamNode
+from pybeethoven.testing import BeamNode, Peers
 
 GOLDEN: Final = Path(__file__).parent.parent / "tests" / "etf" / "golden" / "otp25.txt"
 LARGEST_TERM: Final = 300

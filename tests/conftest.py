@@ -1,35 +1,27 @@
-"""Options and fixtures for every test: which BEAM to use, and clusters of it."""
+"""Fixtures for every test: clusters of real BEAM nodes, and a loop that is watched."""
 
 from __future__ import annotations
 
 import asyncio
 import gc
 import inspect
-import shutil
 from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from erlang_interop.peers import Peers, compile_peer
-from pybeethoven.testing.beam import BeamError, Epmd, find_elixir_lib
+from pybeethoven.testing import Epmd, Peers
+
+pytest_plugins = ["pybeethoven.testing.plugin"]
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
-    """Let the person choose another BEAM, or a real Beethoven in place of the stand-in."""
-    group = parser.getgroup("beam", "real BEAM nodes")
-    group.addoption("--erl", metavar="PATH", default="erl", help="the Erlang to run peers with")
-    group.addoption(
-        "--elixir-lib",
-        metavar="DIR",
-        help="where that Erlang finds Elixir's applications (default: from PATH's elixir)",
-    )
-    group.addoption(
-        "--beethoven-ebin",
-        metavar="DIR",
-        help="a compiled Beethoven to run on the peers in place of the stand-in",
-    )
+    """Let the person say how long the model check runs, or what it plays."""
+    group = parser.getgroup("model", "model check of pybeethoven, tests/model")
+    group.addoption("--model-seconds", type=float, default=20.0, help="how long it runs (20)")
+    group.addoption("--model-seed", type=int, help="play the sequence of this seed alone")
+    group.addoption("--model-steps", help="play this sequence alone: 'kill a, wait 1; start a'")
 
 
 def pytest_configure(config: pytest.Config) -> None:
@@ -65,34 +57,6 @@ async def epmd(monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[Epmd]:
         for name, value in epmd.env.items():
             monkeypatch.setenv(name, value)
         yield epmd
-
-
-@pytest.fixture(scope="session")
-def erl(pytestconfig: pytest.Config) -> str:
-    """The path of the Erlang that peers run on."""
-    wanted: str = pytestconfig.getoption("--erl")
-    found = shutil.which(wanted)
-    if found is None:
-        pytest.fail(f"no Erlang at {wanted!r}: install it, or give --erl PATH", pytrace=False)
-    return found
-
-
-@pytest.fixture(scope="session")
-def elixir_lib(pytestconfig: pytest.Config) -> Path:
-    """The directory of Elixir's applications."""
-    wanted: str | None = pytestconfig.getoption("--elixir-lib")
-    try:
-        return Path(wanted) if wanted else find_elixir_lib()
-    except BeamError as error:
-        pytest.fail(f"{error} (--elixir-lib DIR)", pytrace=False)
-
-
-@pytest.fixture(scope="session")
-def peer_ebin(erl: str, elixir_lib: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The compiled stand-in and control shell, each in a directory of its own."""
-    out = tmp_path_factory.mktemp("peer_ebin")
-    compile_peer(erl, elixir_lib, out)
-    return out
 
 
 @pytest.fixture

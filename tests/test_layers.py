@@ -120,6 +120,15 @@ def test_beacon_server_and_core_server_do_not_know_each_other() -> None:
             assert not [name for name in names if other in name.split(".")]
 
 
+def test_pytest_is_needed_by_the_plugin_alone() -> None:
+    """Whoever runs pybeethoven, or its `testing` without fixtures, needs no pytest."""
+    for module in MODULES:
+        imported = {
+            name.split(".")[0] for name, _ in imports_of((ROOT / module).read_text(), module)
+        }
+        assert module == "testing/plugin.py" or not imported & {"pytest", "pytest_asyncio"}
+
+
 @pytest.mark.parametrize(
     ("module", "source", "count"),
     [

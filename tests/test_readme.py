@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import re
 import shlex
 import sys
@@ -12,12 +13,14 @@ from pathlib import Path
 
 import pytest
 
-from erlang_interop.peers import Peers
 from pybeethoven import Node
+from pybeethoven.testing import Peers
 from tests.certificates import Authority
 from tests.helpers import soon
+from tests.timing import UNIT
 
-README = (Path(__file__).parents[1] / "README.md").read_text()
+ROOT = Path(__file__).parents[1]
+README = (ROOT / "README.md").read_text()
 A, B, PY = "a@127.0.0.1", "b@127.0.0.1", "py@127.0.0.1"
 
 
@@ -145,3 +148,25 @@ async def test_tls(cluster: Peers, tmp_path: Path) -> None:
     [example] = [code for code in examples("python") if "TlsOptions" in code]
     async with running(cluster, "-c", example.replace('file="', f'file="{tmp_path}/')) as process:
         assert await lines(process, 1) == ["True"]
+
+
+async def test_service_under_test(tmp_path: Path) -> None:
+    """The example of a test passes, in a project that has nothing but it."""
+    for name in ("conftest.py", "test_billing.py"):
+        [example] = [code for code in examples("python") if code.startswith(f"# {name}\n")]
+        (tmp_path / name).write_text(example)
+    options = ["-W", "error", "-o", "asyncio_default_fixture_loop_scope=function"]
+    process = await asyncio.create_subprocess_exec(
+        *(sys.executable, "-m", "pytest", *options, "--rootdir", str(tmp_path), str(tmp_path)),
+        env={**os.environ, "PYTHONPATH": str(ROOT)},
+        cwd=tmp_path,
+        stdout=asyncio.subprocess.PIPE,
+    )
+    try:
+        async with asyncio.timeout(60 * UNIT):
+            output, _ = await process.communicate()
+    finally:
+        with suppress(ProcessLookupError):
+            process.kill()
+        await process.wait()
+    assert "1 passed" in output.decode(), output.decode()

@@ -8,9 +8,9 @@
             assert await node.next_event("seen") == (Atom("seen"), Atom("hello"))
             await node.kill()
 
-`code_paths` must hold Elixir (`find_elixir_lib`) and the compiled `ControlShell`; its documentation
-has the protocol. Whatever is left of a node when its block is left, is killed. All listen on
-127.0.0.1 only.
+`code_paths` must hold Elixir (`elixir_code_paths`) and the compiled `ControlShell`, whose
+documentation has the protocol. Whatever is left of a node when its block is left, is killed. All
+listen on the loopback only: at their own host if that is an address of it, else at 127.0.0.1.
 """
 
 from __future__ import annotations
@@ -18,118 +18,33 @@ from __future__ import annotations
 import asyncio
 import base64
 import contextlib
+import ipaddress
 import os
-import random
-import shutil
 import signal
-import socket
 import subprocess
 import tempfile
 import time
 from collections import deque
-from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Iterable, Mapping, Sequence
 from itertools import count
 from pathlib import Path
 from types import TracebackType
 from typing import IO, Self
 
-from pybeethoven.errors import BeethovenError
 from pybeethoven.etf import Term, decode
-
-TIMEOUT = 15.0
-"""Seconds that anything here waits for a BEAM, unless it is told otherwise."""
+from pybeethoven.testing.common import TAIL, TIMEOUT, BeamDownError, EvalError, text
 
 _LONGEST_LINE = 1 << 28
-_TAIL = 8192
-_LOOPBACK = ("-kernel", "inet_dist_use_interface", "{127,0,0,1}")
-_LOOPBACK6 = (
-    *("-kernel", "inet_dist_use_interface", "{0,0,0,0,0,0,0,1}"),
-    *("-proto_dist", "inet6_tcp"),
-)
+_INTERFACE = ("-kernel", "inet_dist_use_interface")
+_LOOPBACK6 = (*_INTERFACE, "{0,0,0,0,0,0,0,1}", "-proto_dist", "inet6_tcp")
 _LOG_TO_STDERR = (
     *("-kernel", "logger", "[{handler,default,logger_std_h,#{config=>#{type=>standard_error}}}]"),
     *("-logger", "console", "[{device,standard_error}]"),
     *("-logger", "default_handler", "[{config,#{type=>standard_error}}]"),
 )
-# So that a command without an eye on its stdin does not outlive us either.
-_WHILE_STDIN_IS_OPEN = '"$@" & exec 2>&-; read -r _; kill -KILL $!; wait'
-_COMPILE = """
-{ok, _} = application:ensure_all_started(elixir),
-[Out | Sources] = [unicode:characters_to_binary(A) || A <- init:get_plain_arguments()],
-Result = 'Elixir.Kernel.ParallelCompiler':compile_to_path(Sources, Out),
-halt(case element(1, Result) of ok -> 0; error -> 1 end).
-"""
 
-
-class BeamError(BeethovenError):
-    """A BEAM could not be started, or did not do what it was asked to."""
-
-
-class BeamDownError(BeamError):
-    """The BEAM ended, or had ended before it was asked."""
-
-
-class EvalError(BeamError):
-    """What was evaluated raised; the message is Elixir's own account of it."""
-
-
-class Epmd:
-    """An EPMD of its own on 127.0.0.1, so that no test meets the machine's.
-
-    `port` is where it listens; `env` is what nodes that are to use it need in their environment.
-    Raises `BeamError` on entry when it cannot run.
-    """
-
-    def __init__(self, port: int | None = None, *, epmd: str = "epmd") -> None:
-        self.port = free_port() if port is None else port
-        self._command = epmd
-        self._process: asyncio.subprocess.Process | None = None
-        self._drain: asyncio.Task[None] | None = None
-
-    @property
-    def env(self) -> dict[str, str]:
-        return {"ERL_EPMD_PORT": str(self.port)}
-
-    async def __aenter__(self) -> Self:
-        epmd = (self._command, "-d", "-d", "-address", "127.0.0.1", "-port", str(self.port))
-        spawning = asyncio.ensure_future(
-            asyncio.create_subprocess_exec(
-                *("/bin/sh", "-c", _WHILE_STDIN_IS_OPEN, "sh", *epmd),
-                stdin=subprocess.PIPE,
-                stdout=subprocess.DEVNULL,
-                stderr=subprocess.PIPE,
-                start_new_session=True,
-            )
-        )
-        try:
-            self._process = await asyncio.shield(spawning)
-            await self._listening(self._process)
-        except BaseException:
-            await self._end(await spawning)
-            raise
-        return self
-
-    async def __aexit__(self, *_: object) -> None:
-        if self._process is not None:
-            await self._end(self._process)
-
-    async def _listening(self, process: asyncio.subprocess.Process) -> None:
-        assert process.stderr is not None
-        said = b""
-        async with asyncio.timeout(TIMEOUT):
-            while b"entering the main select() loop" not in said:
-                more = await process.stderr.read(_TAIL)
-                if not more:
-                    raise BeamError(f"epmd did not start on port {self.port}: {_text(said)}")
-                said += more
-        self._drain = asyncio.create_task(_drain(process.stderr))
-
-    async def _end(self, process: asyncio.subprocess.Process) -> None:
-        assert process.stdin is not None
-        process.stdin.close()
-        await process.wait()
-        if self._drain is not None:
-            await self._drain
+# A stopped process does not see its stdin close: for as long as it is, this one looks instead.
+_KILL_WHEN_STDIN_CLOSES = 'read -r _; kill -KILL "-$1"'
 
 
 class BeamNode:
@@ -155,6 +70,7 @@ class BeamNode:
         self._env = {**os.environ, "ERL_CRASH_DUMP_SECONDS": "0", **(env or {})}
         self._stderr: IO[bytes] | None = None
         self._process: asyncio.subprocess.Process | None = None
+        self._guard: subprocess.Popen[bytes] | None = None
         self._reader: asyncio.Task[None] | None = None
         self._ids = count(1)
         self._answers: dict[int, asyncio.Future[Term]] = {}
@@ -173,7 +89,7 @@ class BeamNode:
     @property
     def output(self) -> str:
         """The end of what the BEAM wrote to stderr, its log, and of stray lines on stdout."""
-        return _text(self._output + self._stderr_tail())
+        return text(self._output + self._stderr_tail())
 
     async def __aenter__(self) -> Self:
         self._stderr = tempfile.TemporaryFile()  # noqa: SIM115 - closed with the node
@@ -234,6 +150,11 @@ class BeamNode:
             while True:
                 yield await self.next_event(timeout=None)
 
+    def when_down(self, call: Callable[[], object]) -> None:
+        """Have `call` called as soon as the BEAM is seen to have ended; it must be running."""
+        assert self._reader is not None
+        self._reader.add_done_callback(lambda _: call())
+
     async def kill(self) -> None:
         """Kill the BEAM (SIGKILL) and await its end. A node that is down already stays so."""
         self._signal(signal.SIGKILL)
@@ -249,6 +170,7 @@ class BeamNode:
 
     def freeze(self) -> None:
         """Stop the BEAM's time (SIGSTOP): connections stay open, nothing is answered."""
+        self._guard_frozen()
         self._signal(signal.SIGSTOP)
         while self._process is not None and self.running and not _stopped(self._process.pid):
             time.sleep(0.0005)
@@ -256,6 +178,7 @@ class BeamNode:
     def thaw(self) -> None:
         """Let a frozen BEAM go on (SIGCONT)."""
         self._signal(signal.SIGCONT)
+        self._dismiss_guard()
 
     async def _start(self) -> None:
         self._process = await asyncio.create_subprocess_exec(
@@ -277,8 +200,24 @@ class BeamNode:
         await self._process.wait()
         if self._process.stdin is not None:
             self._process.stdin.close()
+        self._dismiss_guard()
         if self._reader is not None:
             await asyncio.wait([self._reader])
+
+    def _guard_frozen(self) -> None:
+        """See to it that a frozen BEAM does not outlive this process either."""
+        if self._guard is None and self._process is not None and self.running:
+            self._guard = subprocess.Popen(
+                ["/bin/sh", "-c", _KILL_WHEN_STDIN_CLOSES, "sh", str(self._process.pid)],
+                stdin=subprocess.PIPE,
+                start_new_session=True,
+            )
+
+    def _dismiss_guard(self) -> None:
+        guard, self._guard = self._guard, None
+        if guard is not None:
+            guard.kill()
+            guard.communicate()
 
     def _signal(self, number: signal.Signals) -> None:
         if self._process is not None and self._process.returncode is None:
@@ -320,7 +259,7 @@ class BeamNode:
         elif line.startswith(b"@") and len(words) == 3:
             self._process_answer(int(words[0][1:]), words[1], base64.b64decode(words[2]))
         else:
-            self._output = (self._output + line)[-_TAIL:]
+            self._output = (self._output + line)[-TAIL:]
 
     def _process_answer(self, number: int, outcome: bytes, data: bytes) -> None:
         answer = self._answers.get(number)
@@ -329,13 +268,13 @@ class BeamNode:
         if outcome == b"ok":
             answer.set_result(decode(data))
         else:
-            answer.set_exception(EvalError(f"{self.name}: {_text(data)}"))
+            answer.set_exception(EvalError(f"{self.name}: {text(data)}"))
 
     def _stderr_tail(self) -> bytes:
         if self._stderr is None or self._stderr.closed:
             return b""
         descriptor = self._stderr.fileno()
-        return os.pread(descriptor, _TAIL, max(0, os.fstat(descriptor).st_size - _TAIL))
+        return os.pread(descriptor, TAIL, max(0, os.fstat(descriptor).st_size - TAIL))
 
     def _died(self) -> BeamDownError:
         return BeamDownError(f"{self.name} is down; its last output:\n{self.output}")
@@ -344,68 +283,10 @@ class BeamNode:
         return TimeoutError(f"{self.name} took longer than {timeout} s {what}")
 
 
-def free_port(host: str = "127.0.0.1") -> int:
-    """Return a TCP port that nobody listens on, outside the range the kernel hands out itself."""
-    while True:
-        port = random.randrange(20_000, 32_000)
-        with socket.socket() as probe, contextlib.suppress(OSError):
-            probe.bind((host, port))
-            return port
-
-
-def find_elixir_lib() -> Path:
-    """Return the directory of Elixir's applications, from the `elixir` on PATH.
-
-    Raises `BeamError` when there is none.
-    """
-    elixir = shutil.which("elixir")
-    if elixir is None:
-        raise BeamError("no elixir on PATH: install Elixir, or say where its lib directory is")
-    return Path(elixir).resolve().parent.parent / "lib"
-
-
 def _stopped(pid: int) -> bool:
     """Whether every thread of a process has stopped: the signal takes them a moment."""
     stats = [stat.read_text() for stat in Path(f"/proc/{pid}/task").glob("*/stat")]
     return all(stat.rpartition(")")[2].split()[0] in "TtZX" for stat in stats)
-
-
-def find_epmd(erl: str = "erl") -> str:
-    """Return the `epmd` that lies beside `erl`, or the one on PATH.
-
-    Raises `BeamError` when there is none.
-    """
-    epmd = Path(shutil.which(erl) or erl).with_name("epmd")
-    found = shutil.which(epmd) or shutil.which("epmd")
-    if found is None:
-        raise BeamError(f"no epmd beside {erl} or on PATH")
-    return found
-
-
-def elixir_code_paths(elixir_lib: Path | str) -> list[Path]:
-    """Return the code paths that a BEAM needs to run Elixir."""
-    return [Path(elixir_lib) / app / "ebin" for app in ("elixir", "logger")]
-
-
-def compile_elixir(
-    sources: Iterable[Path], out: Path, *, erl: str = "erl", elixir_lib: Path | str
-) -> None:
-    """Compile Elixir sources into `out`, with the Erlang and the Elixir given; this blocks.
-
-    Raises `BeamError` with the compiler's output when that fails.
-    """
-    out.mkdir(parents=True, exist_ok=True)
-    paths = [str(path) for path in elixir_code_paths(elixir_lib)]
-    done = subprocess.run(
-        [erl, "-noinput", "-pa", *paths, "-eval", _COMPILE, "-extra", out, *sources],
-        env={**os.environ, "ERL_CRASH_DUMP_SECONDS": "0"},
-        stdin=subprocess.DEVNULL,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        check=False,
-    )
-    if done.returncode != 0:
-        raise BeamError(f"Elixir sources did not compile:\n{_text(done.stdout)}")
 
 
 def _node_flags(name: str, cookie: str, code_paths: Iterable[Path | str]) -> list[str]:
@@ -413,21 +294,21 @@ def _node_flags(name: str, cookie: str, code_paths: Iterable[Path | str]) -> lis
     return [
         *("-noinput", "-boot", "no_dot_erlang", "-start_epmd", "false"),
         *("-name" if "." in host or ":" in host else "-sname", name, "-setcookie", cookie),
-        *(_LOOPBACK6 if ":" in host else _LOOPBACK),
+        *(_LOOPBACK6 if ":" in host else (*_INTERFACE, _loopback(host))),
         *_LOG_TO_STDERR,
         *("-pa", *map(str, code_paths)),
         *("-s", "Elixir.ControlShell"),
     ]
 
 
-async def _drain(stream: asyncio.StreamReader) -> None:
-    while await stream.read(_TAIL):
-        pass
+def _loopback(host: str) -> str:
+    """The loopback address of a host, as an Erlang term."""
+    try:
+        own = ipaddress.IPv4Address(host).is_loopback
+    except ValueError:
+        own = False
+    return "{{{}}}".format((host if own else "127.0.0.1").replace(".", ","))
 
 
 def _is_tagged(event: Term, tag: str) -> bool:
     return isinstance(event, tuple) and len(event) > 0 and bool(event[0] == tag)
-
-
-def _text(data: bytes) -> str:
-    return data.decode(errors="replace").strip()

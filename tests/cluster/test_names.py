@@ -24,9 +24,9 @@ TYPES = {"nodeStatus", "serverStatus", "trackerEvent", "trackerRow"}
 
 
 def table() -> dict[str, str]:
-    """The README's table: each Elixir name, and ours."""
-    readme = (ROOT / "README.md").read_text()
-    rows = re.findall(r"^\| `([^`]+)` \| `([^`]+)` \|", readme, re.MULTILINE)
+    """The table under the README's heading CoreServer: each Elixir name, and ours."""
+    section = (ROOT / "README.md").read_text().split("\n## CoreServer\n")[1].split("\n## ")[0]
+    rows = re.findall(r"^\| `([^`]+)` \| `([^`]+)` \|", section, re.MULTILINE)
     return dict(rows)
 
 

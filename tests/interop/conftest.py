@@ -12,8 +12,8 @@ from typing import Any
 import pytest
 
 from erlang_interop.oracle import Oracle
-from erlang_interop.peers import Peers
 from pybeethoven import Beethoven, Node
+from pybeethoven.testing import Peers
 
 Member = Callable[..., Beethoven]
 """Makes a member of the test's cluster, given its name."""

@@ -14,8 +14,7 @@ from typing import Any
 
 import pytest
 
-from erlang_interop.peers import Peers
-from pybeethoven.testing import free_port
+from pybeethoven.testing import Peers, free_port
 from tests.certificates import Authority
 from tests.helpers import LIMIT, soon
 from tests.timing import UNIT

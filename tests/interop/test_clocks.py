@@ -7,8 +7,8 @@ from typing import Self
 
 import pytest
 
-from erlang_interop.peers import Peers
 from pybeethoven.cluster import core_server
+from pybeethoven.testing import Peers
 from tests.helpers import soon
 from tests.interop.conftest import Member
 from tests.interop.members import OFFLINE, ONLINE, PAUSES, PY, A, B, statuses, whole

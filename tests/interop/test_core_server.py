@@ -7,7 +7,6 @@ from typing import Any
 
 import pytest
 
-from erlang_interop.peers import Peers
 from pybeethoven import (
     Atom,
     Beethoven,
@@ -25,7 +24,7 @@ from pybeethoven import (
 from pybeethoven.cluster import substrate
 from pybeethoven.cluster.tracker import last_change
 from pybeethoven.errors import NoProcess
-from pybeethoven.testing import BeamNode
+from pybeethoven.testing import BeamNode, Peers
 from tests.helpers import Recorder, node_update, soon
 from tests.interop.conftest import Member
 

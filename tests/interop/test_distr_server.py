@@ -8,7 +8,6 @@ from typing import Any
 
 import pytest
 
-from erlang_interop.peers import Peers
 from pybeethoven import (
     Aborted,
     Atom,
@@ -28,7 +27,7 @@ from pybeethoven import (
 )
 from pybeethoven.errors import NoConnection
 from pybeethoven.mnesia import Row
-from pybeethoven.testing import BeamNode
+from pybeethoven.testing import BeamNode, Peers
 from tests.helpers import Recorder, soon
 from tests.interop.conftest import Member
 from tests.timing import UNIT

@@ -8,11 +8,10 @@ from contextlib import AsyncExitStack
 
 import pytest
 
-from erlang_interop.peers import Peers
 from pybeethoven import Atom, Beethoven, ConfigError, From, GenServer, Node, Term
 from pybeethoven.errors import EpmdError, NoConnection
 from pybeethoven.net.epmd import look_up
-from pybeethoven.testing import BeamError, BeamNode, free_port
+from pybeethoven.testing import BeamError, BeamNode, Peers, free_port
 from tests.helpers import Recorder, atoms, ipv6, soon
 from tests.timing import UNIT
 

@@ -16,10 +16,9 @@ from typing import Any, Final
 
 import pytest
 
-from erlang_interop.peers import Peers
 from pybeethoven import From, GenServer, Node, Pid, Process, Term
 from pybeethoven.net import epmd
-from pybeethoven.testing import BeamNode
+from pybeethoven.testing import BeamNode, Peers
 from tests.timing import UNIT
 
 TREE: Final = Path(__file__).parent.parent.parent

@@ -7,9 +7,9 @@ from datetime import UTC, datetime
 
 import pytest
 
-from erlang_interop.peers import Peers
 from pybeethoven import Atom, Beethoven, ConfigError, GenServer, JoinError, NotReady, Pid, Term
 from pybeethoven.errors import NameTaken
+from pybeethoven.testing import Peers
 from tests.helpers import Recorder, atoms, node_update, soon
 from tests.interop.conftest import Member
 from tests.timing import UNIT

@@ -9,11 +9,10 @@ from contextlib import AsyncExitStack, asynccontextmanager
 
 import pytest
 
-from erlang_interop.peers import Peers
 from pybeethoven import Atom, GenServer, NoConnection, Term
 from pybeethoven.net.network import CLOSING_TIME
 from pybeethoven.otp.node import STOP_TIME
-from pybeethoven.testing import BeamNode
+from pybeethoven.testing import BeamNode, Peers
 from tests.helpers import soon
 from tests.interop.conftest import Member, WholeAgain
 from tests.interop.members import OFFLINE, ONLINE, PAUSES, PY, A, B, C, kill_all

@@ -7,12 +7,11 @@ from collections.abc import Callable, Sequence
 
 import pytest
 
-from erlang_interop.peers import Peers
 from pybeethoven import Atom, Node, Term
 from pybeethoven.errors import MirrorError
 from pybeethoven.mnesia import WRITE, Change, Delete, Mirror, Row, Table, Write
 from pybeethoven.mnesia import mirror as mirror_module
-from pybeethoven.testing import BeamNode
+from pybeethoven.testing import BeamNode, Peers
 from tests.helpers import soon
 from tests.timing import UNIT
 

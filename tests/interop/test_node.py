@@ -8,7 +8,6 @@ from unittest.mock import ANY
 
 import pytest
 
-from erlang_interop.peers import Peers
 from pybeethoven import Atom, From, GenServer, Node, Process, Term
 from pybeethoven.errors import (
     CallTimeout,
@@ -18,7 +17,7 @@ from pybeethoven.errors import (
     RpcError,
 )
 from pybeethoven.etf import encode
-from pybeethoven.testing import BeamNode
+from pybeethoven.testing import BeamNode, Peers
 from tests.helpers import Recorder, atoms, soon
 from tests.timing import UNIT
 

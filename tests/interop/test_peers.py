@@ -9,10 +9,10 @@ from typing import Any
 
 import pytest
 
-from erlang_interop.peers import Peers, atom
 from pybeethoven.errors import BeethovenError
 from pybeethoven.etf import Atom, Term
-from pybeethoven.testing.beam import BeamDownError, BeamNode, EvalError
+from pybeethoven.testing import BeamDownError, BeamNode, EvalError, Peers
+from pybeethoven.testing.peers import atom
 from tests.timing import UNIT
 
 A, B, C = "a@127.0.0.1", "b@127.0.0.1", "c@127.0.0.1"

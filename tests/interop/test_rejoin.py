@@ -11,11 +11,10 @@ from contextlib import asynccontextmanager
 
 import pytest
 
-from erlang_interop.peers import Peers
 from pybeethoven import Beethoven, ConfigError, Node, NotReady
 from pybeethoven.cluster import locator
 from pybeethoven.cluster.rejoin import REJOIN_INTERVAL
-from pybeethoven.testing import BeamNode
+from pybeethoven.testing import BeamNode, Peers
 from tests.helpers import Recorder, node_update, soon
 from tests.interop.conftest import Member, WholeAgain
 from tests.interop.members import (

@@ -10,11 +10,10 @@ import signal
 
 import pytest
 
-from erlang_interop.peers import Peers
 from pybeethoven.cluster.rejoin import REJOIN_INTERVAL
 from pybeethoven.mnesia import mirror
 from pybeethoven.net.registrar import FIRST_INTERVAL
-from pybeethoven.testing import BeamNode, Epmd
+from pybeethoven.testing import BeamNode, Epmd, Peers
 from tests.helpers import node_update, soon
 from tests.interop.conftest import Member, WholeAgain
 from tests.interop.members import (

@@ -12,7 +12,6 @@ from unittest.mock import ANY
 
 import pytest
 
-from erlang_interop.peers import Peers
 from pybeethoven import Atom, Limits, Node, Pid, Reference, Term
 from pybeethoven.errors import (
     CallTimeout,
@@ -22,7 +21,7 @@ from pybeethoven.errors import (
     ExitSignal,
     NoConnection,
 )
-from pybeethoven.testing import BeamNode
+from pybeethoven.testing import BeamNode, Peers
 from tests.helpers import Recorder, atoms, soon
 from tests.timing import UNIT
 

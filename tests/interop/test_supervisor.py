@@ -6,11 +6,10 @@ from unittest.mock import ANY
 
 import pytest
 
-from erlang_interop.peers import Peers
 from pybeethoven import Atom, From, GenServer, Node, Term
 from pybeethoven.errors import ProcessExit
 from pybeethoven.otp import ChildSpec, Supervisor
-from pybeethoven.testing import BeamNode
+from pybeethoven.testing import BeamNode, Peers
 from tests.helpers import Recorder, atoms, soon
 
 A = "a@127.0.0.1"

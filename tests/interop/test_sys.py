@@ -8,9 +8,8 @@ from unittest.mock import ANY
 
 import pytest
 
-from erlang_interop.peers import Peers
 from pybeethoven import NO_REPLY, Atom, CoreServer, From, GenServer, Node, Term
-from pybeethoven.testing import BeamNode
+from pybeethoven.testing import BeamNode, Peers
 from tests.helpers import Recorder, atoms, soon
 from tests.timing import UNIT
 

@@ -8,9 +8,8 @@ from datetime import UTC, datetime
 
 import pytest
 
-from erlang_interop.peers import Peers
 from pybeethoven import Atom, Node
-from pybeethoven.testing import BeamNode
+from pybeethoven.testing import BeamNode, Peers
 from tests.helpers import Recorder, atoms
 from tests.timing import UNIT
 

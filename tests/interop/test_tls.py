@@ -8,10 +8,9 @@ from pathlib import Path
 
 import pytest
 
-from erlang_interop.peers import Peers
 from pybeethoven import Atom, Beethoven, From, GenServer, Limits, Node, Term
 from pybeethoven.errors import NoConnection
-from pybeethoven.testing import BeamNode
+from pybeethoven.testing import BeamNode, Peers
 from tests.certificates import Authority, Certificate
 from tests.helpers import Recorder, atoms, until_logged
 from tests.interop.test_node import connect_at_once

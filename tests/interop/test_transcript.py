@@ -17,9 +17,8 @@ from pprint import pformat
 import pytest
 
 import erlang_interop.oracle
-from erlang_interop.peers import Peers
 from pybeethoven import Node, Term
-from pybeethoven.testing import BeamNode
+from pybeethoven.testing import BeamNode, Peers
 from tests.helpers import LIMIT, atoms
 from tests.interop import transcript_peer
 

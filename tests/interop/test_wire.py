@@ -8,10 +8,9 @@ from contextlib import suppress
 
 import pytest
 
-from erlang_interop.peers import Peers
 from pybeethoven import Atom, Busy, From, GenServer, Limits, NativeRecord, Node, Process, Term
 from pybeethoven.errors import CallTimeout, NoConnection
-from pybeethoven.testing import BeamNode
+from pybeethoven.testing import BeamNode, Peers
 from tests.helpers import LIMIT, Recorder, atoms, soon
 from tests.interop.test_node import PY, A, settled, term
 from tests.timing import UNIT

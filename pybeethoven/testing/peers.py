@@ -1,4 +1,4 @@
-"""Clusters of Beethoven nodes on real BEAMs, for tests and the demo.
+"""Clusters of Beethoven nodes on real BEAMs.
 
     async with Peers() as peers:
         a = await peers.start("a@127.0.0.1")     # alone
@@ -7,7 +7,7 @@
         await b.kill()
         await peers.await_tracker(a, {b.name: "offline"})
 
-The nodes run the stand-in in `erlang_interop/lib/beethoven`, or, with `beethoven_ebin`, a compiled
+The nodes run the stand-in in `testing/elixir/beethoven`, or, with `beethoven_ebin`, a compiled
 Beethoven. Both are the application `:beethoven`, and their modules have the same names.
 """
 
@@ -19,25 +19,19 @@ import re
 import secrets
 import shutil
 import tempfile
-from collections.abc import Mapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from contextlib import AsyncExitStack
+from functools import partial
 from pathlib import Path
 from typing import Self
 
 from pybeethoven.etf import Term
-from pybeethoven.testing.beam import (
-    TIMEOUT,
-    BeamError,
-    BeamNode,
-    Epmd,
-    compile_elixir,
-    elixir_code_paths,
-    find_elixir_lib,
-    find_epmd,
-    free_port,
-)
+from pybeethoven.testing.beam import BeamNode
+from pybeethoven.testing.common import TIMEOUT, BeamError
+from pybeethoven.testing.compiler import compile_elixir, elixir_code_paths, find_elixir_lib
+from pybeethoven.testing.epmd import Epmd, find_epmd, free_port
 
-SOURCES = Path(__file__).parent / "lib"
+SOURCES = Path(__file__).parent / "elixir"
 SHELL, BEETHOVEN = "shell", "beethoven"
 """The directories of what every node has, and of what is left out for a compiled Beethoven."""
 
@@ -92,6 +86,9 @@ class Peers:
         self._beethoven_ebin = beethoven_ebin
         self._backoff = "{}..{}".format(*random_backoff)
         self._flags = flags
+        self.nodes: dict[str, BeamNode] = {}
+        """Every node that was started, the last of its name."""
+        self._starts: dict[str, Callable[[], Awaitable[BeamNode]]] = {}
         self._stack = AsyncExitStack()
         self._code_paths: list[Path] = []
 
@@ -113,31 +110,47 @@ class Peers:
         await self._stack.aclose()
 
     async def start(
-        self, name: str, *, flags: Sequence[str] = (), env: Mapping[str, str] | None = None
+        self,
+        name: str,
+        *,
+        flags: Sequence[str] = (),
+        env: Mapping[str, str] | None = None,
+        code_paths: Sequence[Path | str] = (),
     ) -> BeamNode:
         """Start a node and return it once it is in the cluster, with its beacon up or not needed.
 
-        A name may be used again when its node is down. Raises `BeamError` when the node cannot
-        start or is not let in.
+        The parameters are those of `start_bare`. A name may be used again when its node is down.
+        Raises `BeamError` when the node cannot start or is not let in.
         """
-        node = await self.start_bare(name, flags=flags, env=env)
-        await node.eval(self._boot())
-        await node.eval(_READY)
+        self._starts[name] = partial(self.start, name, flags=flags, env=env, code_paths=code_paths)
+        node = await self._launch(name, flags, env, code_paths)
+        await self._boot(node)
         return node
 
     async def start_bare(
-        self, name: str, *, flags: Sequence[str] = (), env: Mapping[str, str] | None = None
+        self,
+        name: str,
+        *,
+        flags: Sequence[str] = (),
+        env: Mapping[str, str] | None = None,
+        code_paths: Sequence[Path | str] = (),
     ) -> BeamNode:
-        """Start a plain BEAM with the cluster's cookie and EPMD, but without Beethoven."""
-        node = BeamNode(
-            name,
-            code_paths=self._code_paths,
-            cookie=self.cookie,
-            erl=self._erl,
-            flags=[*self._flags, *flags],
-            env={**self.env, **(env or {})},
+        """Start a plain BEAM with the cluster's cookie and EPMD, but without Beethoven.
+
+        `flags`: more for `erl`; `env`: more for the environment; `code_paths`: where more compiled
+        modules are, those of an application of yours, which `eval` can start. Raises `BeamError`.
+        When cancelled, no process is left.
+        """
+        self._starts[name] = partial(
+            self.start_bare, name, flags=flags, env=env, code_paths=code_paths
         )
-        return await self._stack.enter_async_context(node)
+        return await self._launch(name, flags, env, code_paths)
+
+    async def restart(self, name: str) -> BeamNode:
+        """Start the node of a name again as it was, after killing it if it runs. Raises as
+        `start`."""
+        await self.nodes[name].kill()
+        return await self._starts[name]()
 
     async def tracker(self, node: BeamNode) -> dict[str, str]:
         """Return what `node`'s own CoreTracker says: the status of every node."""
@@ -157,18 +170,44 @@ class Peers:
         """
         return await node.eval(f"ControlShell.until(fn -> {condition} end)", timeout=timeout)
 
+    async def _launch(
+        self,
+        name: str,
+        flags: Sequence[str],
+        env: Mapping[str, str] | None,
+        code_paths: Sequence[Path | str],
+    ) -> BeamNode:
+        node = BeamNode(
+            name,
+            code_paths=[*self._code_paths, *code_paths],
+            cookie=self.cookie,
+            erl=self._erl,
+            flags=[*self._flags, *flags],
+            env={**self.env, **(env or {})},
+        )
+        self.nodes[name] = await self._stack.enter_async_context(node)
+        return node
+
     async def _compile(self, stack: AsyncExitStack, elixir_lib: Path | str) -> Path:
         out = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="pybeethoven-")))
         await asyncio.to_thread(compile_peer, self._erl, elixir_lib, out)
         return out
 
-    def _boot(self) -> str:
+    def listener_port_of(self, name: str) -> int:
+        """Where the node of a name seeks a beacon, and has its own."""
+        return self.listener_port
+
+    async def _boot(self, node: BeamNode) -> None:
+        await node.eval(self._boot_source(node.name))
+        await node.eval(_READY)
+
+    def _boot_source(self, name: str) -> str:
         network = ipaddress.IPv4Network(self.cluster_net)
         settings = f"""[
           use_az_net: false,
           cluster_net: "{network.network_address}",
           cluster_net_mask: "{network.prefixlen}",
-          listener_port: {self.listener_port},
+          listener_port: {self.listener_port_of(name)},
           common_random_backoff: {self._backoff},
           roles: {self.roles}
         ]"""

@@ -9,7 +9,8 @@ defmodule Beethoven.Application do
 
   It differs from 0.3.9 in these things: followers are told by the cast that Beethoven documents, where
   0.3.9 crashes; nodes that create a table at once share it, where 0.3.9 crashes; the beacon listens on
-  one address only; scores are what `Beethoven.Allocator.set_score/1` was given.
+  one address only, the node's own if that is of the loopback; scores are what
+  `Beethoven.Allocator.set_score/1` was given.
 
   Its settings, in the application's environment, are Beethoven's too:
 

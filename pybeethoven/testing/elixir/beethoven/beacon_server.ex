@@ -11,9 +11,6 @@ defmodule Beethoven.BeaconServer do
   alias Beethoven.CoreServer
   alias Beethoven.SeekChat
 
-  # Loopback only, so that no other machine is let in.
-  @address {127, 0, 0, 1}
-
   def start_link(_arg), do: GenServer.start_link(__MODULE__, [], name: __MODULE__)
 
   @doc "Lets a beacon whose port was taken try again."
@@ -29,7 +26,7 @@ defmodule Beethoven.BeaconServer do
   defp listen do
     port = Application.fetch_env!(:beethoven, :listener_port)
 
-    case :gen_tcp.listen(port, [:binary, active: false, reuseaddr: true, ip: @address]) do
+    case :gen_tcp.listen(port, [:binary, active: false, reuseaddr: true, ip: address()]) do
       {:ok, socket} ->
         spawn(fn -> accept(socket) end)
         {:ok, socket}
@@ -37,6 +34,16 @@ defmodule Beethoven.BeaconServer do
       {:error, reason} ->
         :logger.warning("beacon: cannot listen on port ~p: ~p", [port, reason])
         {:error, reason}
+    end
+  end
+
+  # Loopback only, so that no other machine is let in.
+  defp address do
+    [_name, host] = node() |> Atom.to_string() |> String.split("@")
+
+    case host |> to_charlist() |> :inet.parse_ipv4_address() do
+      {:ok, {127, _, _, _} = address} -> address
+      _other -> {127, 0, 0, 1}
     end
   end
 

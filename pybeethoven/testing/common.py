@@ -1,0 +1,27 @@
+"""What the rest of `testing` uses: the errors, and the time that a BEAM has."""
+
+from __future__ import annotations
+
+from pybeethoven.errors import BeethovenError
+
+TIMEOUT = 15.0
+"""Seconds that anything here waits for a BEAM, unless it is told otherwise."""
+TAIL = 8192
+"""Bytes of a BEAM's output that are shown with an error."""
+
+
+class BeamError(BeethovenError):
+    """A BEAM could not be started, or did not do what it was asked to."""
+
+
+class BeamDownError(BeamError):
+    """The BEAM ended, or had ended before it was asked."""
+
+
+class EvalError(BeamError):
+    """What was evaluated raised; the message is Elixir's own account of it."""
+
+
+def text(data: bytes) -> str:
+    """Output of a program, for people."""
+    return data.decode(errors="replace").strip()

@@ -1,0 +1,51 @@
+"""What a process has: to see that a sequence leaves none of it behind."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+from pathlib import Path
+from typing import Any
+
+from tests.timing import UNIT
+
+LIMIT = 5 * UNIT
+LOOK = 0.02 * UNIT
+
+
+def _sockets() -> int:
+    count = 0
+    for entry in Path("/proc/self/fd").iterdir():
+        try:
+            count += os.readlink(entry).startswith("socket:")
+        except FileNotFoundError:
+            continue
+    return count
+
+
+def _children() -> set[int]:
+    own = os.getpid()
+    return {
+        int(pid)
+        for task in Path(f"/proc/{own}/task").iterdir()
+        for pid in (task / "children").read_text().split()
+    }
+
+
+class Leftovers:
+    """What there is at first; `gone` compares."""
+
+    def __init__(self) -> None:
+        self._before = self._now()
+
+    def _now(self) -> tuple[int, set[int], set[asyncio.Task[Any]]]:
+        return _sockets(), _children(), asyncio.all_tasks()
+
+    async def gone(self) -> None:
+        """Wait until no more is there than at first. Raises `AssertionError` if it stays."""
+        began = asyncio.get_running_loop().time()
+        while (now := self._now()) != self._before:
+            assert asyncio.get_running_loop().time() - began < LIMIT, (
+                f"left over (sockets, processes, tasks): {now}, at first {self._before}"
+            )
+            await asyncio.sleep(LOOK)
