@@ -11,8 +11,9 @@ FUZZ_TARGETS ?= decoder framing handshake epmd
 # For each target; 0 is for ever.
 FUZZ_SECONDS ?= 60
 SUITES ?= bookworm trixie sid
+SOAK_MINUTES ?= 30
 
-.PHONY: demo test lint fuzz bench interop-matrix beam clean
+.PHONY: demo test lint fuzz bench soak interop-matrix beam clean
 
 demo: .venv/installed beam
 	$(BIN)/python -m erlang_interop.demo
@@ -34,6 +35,10 @@ fuzz: .venv/installed
 
 bench: .venv/bench beam
 	@$(BIN)/python -m benchmarks
+
+# Peers die every few seconds; in the end everybody has to know what the cluster knows.
+soak: .venv/installed beam
+	$(BIN)/python -m tests.model.soak --minutes $(SOAK_MINUTES)
 
 # Needs root, debootstrap and 500 MB for each release, in .cache/roots.
 interop-matrix: .venv/installed
