@@ -21,7 +21,7 @@ from pybeethoven.otp.process import NORMAL
 
 logger = logging.getLogger(__name__)
 
-REJOIN_INTERVAL: Final = (0.5, 30.0)
+REJOIN_INTERVAL: Final = (0.5, 10.0)
 """Seconds between two attempts, the first pause and the longest; each is twice the one before."""
 JITTER: Final = (0.5, 1.0)
 """Of an interval so much is waited: a random part in this range."""
