@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections import deque
 from collections.abc import Iterator
 
 from pybeethoven import Atom, Beethoven, Pid, Process, Term, TrackerRow
@@ -12,6 +13,9 @@ from tests.timing import UNIT
 LEAVE_LIMIT = 5 * UNIT
 """Seconds that a node may take to leave, whatever state the others are in."""
 JOIN_LIMIT = 30 * UNIT
+
+MOST_HEARD = 100
+"""What a follower remembers of what it heard."""
 
 ONLINE, OFFLINE = "online", "offline"
 KILL = Atom("kill")
@@ -24,7 +28,7 @@ class Listener(Process):
 
     def __init__(self) -> None:
         self.known: dict[str, str] = {}
-        self.heard: list[tuple[str, str]] = []
+        self.heard: deque[tuple[str, str]] = deque(maxlen=MOST_HEARD)
         self.repeated: list[tuple[str, str]] = []
 
     def deliver(self, message: Term, sender: Pid | None = None) -> None:
