@@ -28,6 +28,8 @@ SUITES: Final = ("bookworm", "trixie", "sid")
 PACKAGES: Final = Path(__file__).with_name("packages.txt").read_text().split()
 TESTS: Final = (
     "tests/interop",
+    "tests/testing",
+    "tests/model",
     "tests/test_readme.py",
     "tests/etf/test_golden.py",
     *(f"tests/net/test_{name}.py" for name in ("epmd", "epmd_server", "registrar")),
