@@ -17,6 +17,7 @@ from __future__ import annotations
 
 import ipaddress
 from collections.abc import Sequence
+from types import TracebackType
 from typing import Any, Final, Self, TypedDict
 
 from pybeethoven.testing.beam import BeamNode
@@ -74,13 +75,18 @@ class Cluster(Peers):
         try:
             self._network.open()
         except BaseException:
-            await self.__aexit__()
+            await self.__aexit__(None, None, None)
             raise
         return self
 
-    async def __aexit__(self, *exception: object) -> None:
+    async def __aexit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
         try:
-            await super().__aexit__(*exception)
+            await super().__aexit__(kind, error, traceback)
         finally:
             await self._network.close()
 

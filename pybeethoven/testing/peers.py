@@ -23,6 +23,7 @@ from collections.abc import Awaitable, Callable, Mapping, Sequence
 from contextlib import AsyncExitStack
 from functools import partial
 from pathlib import Path
+from types import TracebackType
 from typing import Self
 
 from pybeethoven.etf import Term
@@ -106,8 +107,15 @@ class Peers:
             self._stack = stack.pop_all()
         return self
 
-    async def __aexit__(self, *_: object) -> None:
-        await self._stack.aclose()
+    async def __aexit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        for node in self.nodes.values():
+            self._stack.push_async_exit(node)
+        await self._stack.__aexit__(kind, error, traceback)
 
     async def start(
         self,
@@ -185,7 +193,9 @@ class Peers:
             flags=[*self._flags, *flags],
             env={**self.env, **(env or {})},
         )
-        self.nodes[name] = await self._stack.enter_async_context(node)
+        if (former := self.nodes.get(name)) is not None and not former.running:
+            await former.__aexit__(None, None, None)
+        self.nodes[name] = await node.__aenter__()
         return node
 
     async def _compile(self, stack: AsyncExitStack, elixir_lib: Path | str) -> Path:

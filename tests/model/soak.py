@@ -23,7 +23,6 @@ from typing import Final
 
 import click
 
-from pybeethoven import Term
 from pybeethoven.testing import BeamError, BeamNode, Cluster
 from tests.model.members import OFFLINE, ONLINE, Listener
 from tests.model.world import NAMES, World
@@ -57,8 +56,8 @@ defmodule Follower do
   def loop(known, repeated) do
     receive do
       {:"$gen_cast", {:node_update, {node, status}}} ->
-        same = if Map.get(known, node, :offline) == status, do: 1, else: 0
-        loop(Map.put(known, node, status), repeated + same)
+        same = if Map.get(known, node, :offline) == status, do: [{node, status}], else: []
+        loop(Map.put(known, node, status), same ++ repeated)
       {:tell, asker} ->
         send(asker, {:told, self(), known, repeated})
         loop(known, repeated)
@@ -67,9 +66,12 @@ defmodule Follower do
 end
 """
 FOLLOW = f"""
-followers = for _ <- 1..{FOLLOWERS}, do: spawn(fn -> Follower.loop(KNOWN, 0) end)
-for pid <- followers, do: GenServer.cast({{Beethoven.CoreServer, :"{PY}"}}, {{:alert_me, pid}})
+followers = for _ <- 1..{FOLLOWERS}, do: spawn(fn -> Follower.loop(KNOWN, []) end)
+server = {{Beethoven.CoreServer, :"{PY}"}}
+for pid <- followers, do: GenServer.cast(server, {{:alert_me, pid}})
+:clustered = GenServer.call(server, :get_mode)
 """
+"""When the call is answered, all follow."""
 HEARD = """
 for pid <- followers do
   send(pid, {:tell, self()})
@@ -113,9 +115,8 @@ class Soak:
 
     async def run(self) -> list[str]:
         """What is wrong in the end."""
-        cluster = self.world.cluster
-        watcher = await cluster.start_bare(WATCHER, flags=["-hidden"])
-        del cluster.nodes[WATCHER]  # it is no member, and is left alone
+        await self.world.play([])  # else followers miss what comes while they are made
+        watcher = await self.world.cluster.start_bare(WATCHER, flags=["-hidden"])
         await self._follow(watcher)
         tasks = [asyncio.create_task(each) for each in (self._kill(), self._write(), self._tell())]
         try:
@@ -188,13 +189,13 @@ class Soak:
     async def _wrong(self, watcher: BeamNode) -> AsyncIterator[str]:
         rows = await self.world.members["p"].beethoven.core_server.fetch_all()
         table = {str(row.node): str(row.status) for row in rows}
-        heard: list[tuple[dict[Term, Term], int]] = await watcher.eval(HEARD)
-        heard += [(dict(each.known), len(each.repeated)) for each in self.listeners]
-        for known, repeated in heard:
+        followers = [("of a BEAM", *told) for told in await watcher.eval(HEARD)]
+        followers += [("of Python", each.known, each.repeated) for each in self.listeners]
+        for whose, known, repeated in followers:
             if {str(node): str(status) for node, status in known.items()} != table:
-                yield f"a follower believes {known}, the table is {table}"
+                yield f"a follower {whose} believes {known}, the table is {table}"
             if repeated:
-                yield f"a follower heard the same {repeated} times in a row"
+                yield f"a follower {whose} heard twice in a row: {repeated}"
 
 
 def resident() -> float:

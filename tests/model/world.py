@@ -84,8 +84,9 @@ class World:
             await member.leave()
 
     def beams(self) -> list[BeamNode]:
-        """Those that run."""
-        return [node for node in self.cluster.nodes.values() if node.running]
+        """The members that run."""
+        names = [NAMES[letter] for letter in BEAMS]
+        return [node for node in self.cluster.nodes.values() if node.running and node.name in names]
 
     def _tell(self, text: str) -> None:
         """Print what happens: pytest shows it when the test fails."""
