@@ -21,9 +21,9 @@ from types import TracebackType
 from typing import Any, Final, Self, TypedDict
 
 from pybeethoven.testing.beam import BeamNode
-from pybeethoven.testing.epmd import free_port
 from pybeethoven.testing.network import Network
 from pybeethoven.testing.peers import Peers
+from pybeethoven.testing.ports import free_port
 
 TICKTIME: Final = 2
 """Seconds; OTP's own default of 60 would have each test of a cut wait that long."""

@@ -3,15 +3,13 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
-import random
 import shutil
-import socket
 import subprocess
 from pathlib import Path
 from typing import Self
 
 from pybeethoven.testing.common import TAIL, TIMEOUT, BeamError, text
+from pybeethoven.testing.ports import free_port
 
 # So that a command without an eye on its stdin does not outlive us either.
 _WHILE_STDIN_IS_OPEN = '"$@" & exec 2>&-; read -r _; kill -KILL $!; wait'
@@ -94,15 +92,6 @@ def find_epmd(erl: str = "erl") -> str:
     if found is None:
         raise BeamError(f"no epmd beside {erl} or on PATH")
     return found
-
-
-def free_port(host: str = "127.0.0.1") -> int:
-    """Return a TCP port that nobody listens on, outside the range the kernel hands out itself."""
-    while True:
-        port = random.randrange(20_000, 32_000)
-        with socket.socket() as probe, contextlib.suppress(OSError):
-            probe.bind((host, port))
-            return port
 
 
 async def _drain(stream: asyncio.StreamReader) -> None:

@@ -30,7 +30,8 @@ from pybeethoven.etf import Term
 from pybeethoven.testing.beam import BeamNode
 from pybeethoven.testing.common import TIMEOUT, BeamError
 from pybeethoven.testing.compiler import compile_elixir, elixir_code_paths, find_elixir_lib
-from pybeethoven.testing.epmd import Epmd, find_epmd, free_port
+from pybeethoven.testing.epmd import Epmd, find_epmd
+from pybeethoven.testing.ports import free_port
 
 SOURCES = Path(__file__).parent / "elixir"
 SHELL, BEETHOVEN = "shell", "beethoven"
