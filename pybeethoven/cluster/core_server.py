@@ -85,6 +85,8 @@ class CoreServer(DistrServer, subscribe=True):
     `updates()` are still alerted then, of what has changed in between, too.
     """
 
+    _creates = False  # it is the cluster's own nodes that have a tracker
+
     def __init__(
         self,
         mode: ServerStatus = STANDALONE,
@@ -360,10 +362,6 @@ class CoreServer(DistrServer, subscribe=True):
         """Have the tracker mirrored from the node of the beacon that has let us in."""
         self._via = via
         self.mirror.retry()
-
-    async def _create_missing(self) -> bool:
-        """Never: it is the cluster's own nodes that have a tracker."""
-        return False
 
     def _rows(self) -> list[TrackerRow]:
         return tracker_rows(self.mirror.table.rows())

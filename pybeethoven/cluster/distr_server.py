@@ -10,6 +10,7 @@ import logging
 import secrets
 from collections.abc import Sequence
 from dataclasses import dataclass
+from enum import Enum
 from typing import Any, ClassVar, Final, Literal, Self, TypeAlias, get_args
 
 from pybeethoven.cluster.tracker import CORE_TRACKER
@@ -51,6 +52,13 @@ CopyType: TypeAlias = Literal["multi", "local"]
 CREATED_BY: Final = Atom("pybeethoven_created_by")
 CORE_SERVER: Final = Atom("Elixir.Beethoven.CoreServer")
 """The name of the process that knows the cluster's nodes."""
+
+
+class _Word(Enum):
+    """What the server tells itself; no term from outside equals it."""
+
+    LOST = "LOST"
+    FOUND = "FOUND"
 
 
 @dataclass(frozen=True, slots=True)
@@ -107,6 +115,8 @@ class DistrServer(GenServer):
     """
 
     _subscribed: ClassVar[bool] = False
+    _creates: ClassVar[bool] = True
+    """Whether it creates its table where that is missing."""
 
     def __init_subclass__(cls, *, subscribe: bool | None = None, **kwargs: Any) -> None:
         super().__init_subclass__(**kwargs)
@@ -120,13 +130,15 @@ class DistrServer(GenServer):
             Table(config.table_name, type=config.data_type),
             peers=self.peers,
             on_change=self._on_change,
-            on_detached=self.detached,
-            on_attached=self.attached,
+            on_detached=self._lost,
+            on_attached=self._found,
             order=self.order,
         )
         self._telling = False
         self._token: bytes | None = None
         """Tells a table that we have created, until `create_action` is done."""
+        self._cluster: Term = None
+        """What tells the cluster that had the table from any other."""
 
     # To be overridden
 
@@ -302,15 +314,64 @@ class DistrServer(GenServer):
         Raises `MirrorError` when no peer can create or offer it, unless it was mirrored before, or
         when the cluster has another table of that name.
         """
-        created = await self._create_missing()
-        self._telling = not created
+        await self._create_missing()
+        self._telling = self._token is None
         await self.mirror.wait_end()
         await self.node.start(self.mirror, link=True)
-        if created:
+        await self._process_created()
+        self._telling = True
+        await self.entry_point(self.init_arg)
+
+    async def _dispatch(self, message: Any) -> None:
+        match message:
+            case _Word.LOST:
+                await self._create_again()
+            case _Word.FOUND:
+                await self._process_created()
+                if self.mirror.source is not None:
+                    self._cluster = await self._cluster_of(self.mirror.source)
+            case _:
+                await super()._dispatch(message)
+
+    def _lost(self) -> None:
+        if self._creates:
+            self.deliver(_Word.LOST)
+        self.detached()
+
+    def _found(self) -> None:
+        if self._creates:
+            self.deliver(_Word.FOUND)
+        self.attached()
+
+    async def _process_created(self) -> None:
+        if self._token is not None and self.mirror.source is not None:
             await self.create_action(self.config())
             self._token = None
-            self._telling = True
-        await self.entry_point(self.init_arg)
+
+    async def _create_again(self) -> None:
+        """Create the table anew where the cluster has begun anew, as all its peers were restarted.
+        One that was deleted while the cluster lived stays so."""
+        for peer in self.peers():
+            try:
+                cluster = await self._cluster_of(peer)
+                if cluster in (None, self._cluster):
+                    continue
+                if self.get_table_name() not in await self._tables(peer):
+                    await self._create(peer)
+                    await self._check_table(peer)
+                    await self._check_token(peer)
+                self.mirror.retry()
+                return
+            except BeethovenError as error:
+                logger.info("%s did not create %s: %s", peer, self.get_table_name(), error)
+
+    async def _cluster_of(self, peer: str) -> Term:
+        """What Mnesia gave the tracker when it was created; None where there is none."""
+        try:
+            args = [CORE_TRACKER, Atom("cookie")]
+            return await self.node.rpc(peer, "mnesia", "table_info", args)
+        except BeethovenError:
+            return None
 
     def format_state(self) -> Term:
         """What `:sys.get_state` shows: the table, the peer that it is mirrored from, its size."""
@@ -327,10 +388,11 @@ class DistrServer(GenServer):
         tables = await self.node.rpc(peer, "mnesia", "system_info", [Atom("tables")])
         return tables
 
-    async def _create_missing(self) -> bool:
-        """Whether it is for us to call `create_action`. A peer has loaded the table then."""
-        if self.mirror.known and self._token is None:
-            return False
+    async def _create_missing(self) -> None:
+        """Have the table created unless it is there. A peer has loaded it then; if it is for us to
+        call `create_action`, there is a token."""
+        if not self._creates or (self.mirror.known and self._token is None):
+            return None
         for peer in self.peers():
             try:
                 tables = await self._tables(peer)
@@ -343,13 +405,15 @@ class DistrServer(GenServer):
                 logger.info("%s did not create %s: %s", peer, self.get_table_name(), error)
                 continue
             await self._check_table(peer)
-            return self._token is not None and await self._has_token(peer)
+            return await self._check_token(peer)
         raise MirrorError(f"no peer is connected to have the table {self.get_table_name()}")
 
-    async def _has_token(self, peer: str) -> bool:
-        """Whether the table is of our making, even if we have not heard that it was made."""
+    async def _check_token(self, peer: str) -> None:
+        """Drop our token if the table is not of our making; it may be, even if we have not heard
+        that it was made."""
         properties = await self._info(peer, "user_properties")
-        return (CREATED_BY, self._token) in properties
+        if (CREATED_BY, self._token) not in properties:
+            self._token = None
 
     async def _info(self, peer: str, item: str) -> Term:
         args = [self.get_table_name(), Atom(item)]

@@ -36,6 +36,7 @@ from tests.interop.members import (
     whole,
 )
 from tests.interop.test_cli import next_event, options, running
+from tests.interop.test_distr_server import ROWS, Kv, row
 from tests.timing import UNIT
 
 START_MNESIA = f"""
@@ -54,6 +55,19 @@ async def crash_core_server(peers: Peers, peer: BeamNode) -> None:
     """)
     await peers.until(peer, "Process.whereis(Beethoven.CoreServer) not in [killed, nil]")
     await peer.eval("Beethoven.CoreServer.get_mode()")
+
+
+class Watched(Kv):
+    """Tells when it has found out whether its table is to be created again."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.looked: asyncio.Queue[None] = asyncio.Queue()
+
+    async def _create_again(self) -> None:
+        await super()._create_again()
+        if self.mirror.source is None:
+            self.looked.put_nowait(None)
 
 
 # Ours
@@ -124,6 +138,36 @@ async def test_all_peers_at_once(cluster: Peers, member: Member, whole_again: Wh
             await cluster.await_tracker(peer, {A: ONLINE, C: ONLINE, PY: ONLINE})
         assert await statuses(py) == await cluster.tracker(a)
         assert follower.messages.empty()
+
+
+async def test_table_of_ours(cluster: Peers, member: Member, whole_again: WholeAgain) -> None:
+    """A table that we have created is there again in the cluster that has begun anew, created by
+    the one that is first; one that somebody deletes stays deleted."""
+    peers = [await cluster.start(name) for name in (A, B)]
+    async with member(rejoin_interval=PAUSES) as py, member(PY2, rejoin_interval=PAUSES) as other:
+        servers = [Watched(), Watched()]
+        for server, node in zip(servers, (py, other), strict=True):
+            await node.start(server)
+        await servers[0].dirty_write(row("old", 1))
+        await kill_all(*peers)
+        a = await cluster.start(A)
+        async with whole_again(REJOIN_LIMIT + mirror.RETRY_INTERVAL + 2 * UNIT):
+            for server in servers:
+                await soon(server.mirror.attached.wait())
+                while await server.fetch_all() != [row("made", 1)]:
+                    await soon(server.heard.get())
+        await servers[1].dirty_write(row("new", 2))
+        assert sum(server.calls.count("create_action") for server in servers) == 2
+        assert [server.calls.count("entry_point arg") for server in servers] == [1, 1]
+        assert sorted(await a.eval(ROWS)) == sorted([row("made", 1), row("new", 2)])
+        for server in servers:
+            while not server.looked.empty():
+                server.looked.get_nowait()
+        await a.eval("{:atomic, :ok} = :mnesia.delete_table(Kv); :ok")
+        for server in servers:
+            for _ in range(2):  # it has looked again, and may have been asked to before that
+                await soon(server.looked.get())
+        assert await a.eval("Kv in :mnesia.system_info(:tables)") is False
 
 
 async def test_all_peers_while_we_are_frozen(cluster: Peers, whole_again: WholeAgain) -> None:
