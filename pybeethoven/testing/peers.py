@@ -20,7 +20,7 @@ import secrets
 import shutil
 import tempfile
 from collections.abc import Awaitable, Callable, Mapping, Sequence
-from contextlib import AsyncExitStack
+from contextlib import AsyncExitStack, suppress
 from functools import partial
 from pathlib import Path
 from types import TracebackType
@@ -34,6 +34,7 @@ from pybeethoven.testing.epmd import Epmd, find_epmd
 from pybeethoven.testing.ports import free_port
 
 SOURCES = Path(__file__).parent / "elixir"
+RESTARTS = 3
 SHELL, BEETHOVEN = "shell", "beethoven"
 """The directories of what every node has, and of what is left out for a compiled Beethoven."""
 
@@ -156,8 +157,15 @@ class Peers:
         return await self._launch(name, flags, env, code_paths)
 
     async def restart(self, name: str) -> BeamNode:
-        """Start the node of a name again as it was, after killing it if it runs. Raises as
-        `start`."""
+        """Start the node of a name again as it was, after killing it if it runs.
+
+        Others that have not noticed yet that it was gone may not let it in; then it is started
+        `RESTARTS` times in all. Raises as `start`.
+        """
+        for _ in range(RESTARTS - 1):
+            await self.nodes[name].kill()
+            with suppress(BeamError):
+                return await self._starts[name]()
         await self.nodes[name].kill()
         return await self._starts[name]()
 
