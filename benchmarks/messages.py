@@ -11,7 +11,7 @@ from typing import Any, Final, TypeVar
 
 from benchmarks.nodes import LIMIT, PY, A, B, Nodes, percentile, running_nodes
 from benchmarks.table import Row, show
-from pybeethoven import Atom, From, GenServer, Pid, Process, Term
+from pybeethoven import Atom, Busy, From, GenServer, Pid, Process, Term
 
 ROUNDS: Final = 5
 CALLS: Final = 1_000
@@ -144,10 +144,14 @@ class Bench:
     async def _burst(self, message: Term, number: int, turn: int) -> int:
         start = time.perf_counter_ns()
         for count in range(number):
-            self.py.cast(ECHO, message)
+            while True:
+                try:
+                    self.py.cast(ECHO, message)
+                    break
+                except Busy:
+                    await self.py.drain(A)
             if count % turn == 0:
                 await asyncio.sleep(0)
-                await self.py.drain(A)
         await self.py.call(ECHO, DONE, timeout=LIMIT)
         return time.perf_counter_ns() - start
 
