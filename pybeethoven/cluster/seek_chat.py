@@ -19,6 +19,12 @@ WATCHING: Final = "watching"
 REPLY: Final = "reply"
 TYPES: Final = (SEEKING, WATCHING, REPLY)
 
+JOINED: Final = "joined"
+JOIN_FAILED: Final = "join_failed"
+SELF: Final = "self"
+ERROR: Final = "error"
+"""What a beacon answers to `seeking`."""
+
 MAX_SIZE = 65536
 """A message may have so many bytes."""
 
@@ -50,8 +56,11 @@ def decode(data: bytes) -> Message | None:
     """
     if len(data) > MAX_SIZE:
         raise SeekChatError(f"a SeekChat message has over {MAX_SIZE} bytes")
-    if data.strip()[:1] not in (b"", b"{"):
+    text = data.strip()
+    if text[:1] not in (b"", b"{"):
         raise SeekChatError("not a SeekChat message: it is no JSON object")
+    if text[-1:] != b"}":
+        return None  # at once: one that comes byte by byte is not parsed as often
     try:
         fields = json.loads(data)
     except (ValueError, RecursionError):

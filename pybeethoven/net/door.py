@@ -11,9 +11,8 @@ from collections.abc import Callable
 from pybeethoven.dist.epmd_server import MIN_CREATION
 from pybeethoven.errors import ConfigError
 from pybeethoven.net.listening import (
-    ANY,
-    any_address,
     is_address,
+    listen_address,
     open_listener,
     port_range,
     stop_listening,
@@ -56,7 +55,7 @@ class Door:
         `accept`: makes the protocol of a connection. Raises `EpmdError` (`NameTaken`,
         `EpmdUnreachable`) or `ConfigError`; then, or when cancelled, `close` is still due.
         """
-        address = self._use_interface or await _listen_address(self._host)
+        address = self._use_interface or await listen_address(self._host)
         listener = self._listen(address)
         loop = asyncio.get_running_loop()
         try:
@@ -96,16 +95,3 @@ class Door:
                     f"the host part must be an address of this machine, or use_interface given"
                 )
             raise ConfigError(text) from error
-
-
-async def _listen_address(host: str) -> str:
-    """An address is listened on alone; a name may mean another address here than elsewhere, so that
-    a node with one listens on all, those of IPv6 too where the name has one."""
-    if is_address(host):
-        return host
-    loop = asyncio.get_running_loop()
-    try:
-        found = await loop.getaddrinfo(host, None, type=socket.SOCK_STREAM)
-    except (OSError, UnicodeError):
-        return ANY
-    return any_address() if any(family == socket.AF_INET6 for family, *_ in found) else ANY

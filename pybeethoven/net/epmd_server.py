@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import asyncio
 import errno
-import ipaddress
 import logging
 import secrets
 import socket
@@ -17,7 +16,14 @@ from collections.abc import Iterable
 
 from pybeethoven.dist.epmd_server import Registry, Session
 from pybeethoven.errors import ConfigError
-from pybeethoven.net.listening import ANY, ANY6, any_address, open_listener, stop_listening
+from pybeethoven.net.listening import (
+    ANY,
+    ANY6,
+    any_address,
+    is_local,
+    open_listener,
+    stop_listening,
+)
 
 logger = logging.getLogger(__name__)
 
@@ -136,7 +142,7 @@ class _Connection(asyncio.Protocol):
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         assert isinstance(transport, asyncio.Transport)
         self._transport = transport
-        self._session = Session(self._registry, local=_is_local(transport))
+        self._session = Session(self._registry, local=is_local(transport))
         self._timer = asyncio.get_running_loop().call_later(REQUEST_TIME, self.abort)
         if self.aborted:
             transport.abort()
@@ -164,13 +170,3 @@ class _Connection(asyncio.Protocol):
 def _close(listeners: Iterable[socket.socket]) -> None:
     for listener in listeners:
         listener.close()
-
-
-def _is_local(transport: asyncio.Transport) -> bool:
-    """Whether the connection comes from this host: `conn_local_peer_check` in epmd_srv.c."""
-    peer, own = (transport.get_extra_info(key) for key in ("peername", "sockname"))
-    if not peer or not own:  # it has gone already
-        return False
-    address = ipaddress.ip_address(peer[0].partition("%")[0])
-    mapped = getattr(address, "ipv4_mapped", None)
-    return bool((mapped or address).is_loopback or peer[0] == own[0])

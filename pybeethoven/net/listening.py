@@ -37,6 +37,31 @@ def any_address() -> str:
     return ANY
 
 
+async def listen_address(host: str) -> str:
+    """Where the node of a host listens: an address is listened on alone; a name may mean another
+    address here than elsewhere, so that a node with one listens on all, those of IPv6 too where the
+    name has one."""
+    if is_address(host):
+        return host
+    loop = asyncio.get_running_loop()
+    try:
+        found = await loop.getaddrinfo(host, None, type=socket.SOCK_STREAM)
+    except (OSError, UnicodeError):
+        return ANY
+    return any_address() if any(family == socket.AF_INET6 for family, *_ in found) else ANY
+
+
+def is_local(transport: asyncio.BaseTransport) -> bool:
+    """Whether the other side of a TCP connection is on this machine: `conn_local_peer_check` in
+    epmd_srv.c."""
+    peer, own = (transport.get_extra_info(key) for key in ("peername", "sockname"))
+    if not peer or not own:  # it has gone already
+        return False
+    address = ipaddress.ip_address(peer[0].partition("%")[0])
+    mapped = getattr(address, "ipv4_mapped", None)
+    return bool((mapped or address).is_loopback or peer[0] == own[0])
+
+
 def port_range(setting: int | tuple[int, int]) -> range:
     """The ports that a node may listen on, from its setting `listen_port`.
 

@@ -11,8 +11,8 @@ import pytest
 
 from pybeethoven import ConfigError, Node
 from pybeethoven.errors import NoConnection
-from pybeethoven.net import door
 from pybeethoven.net.epmd import look_up
+from pybeethoven.net.listening import listen_address
 from pybeethoven.net.names import check_reach, unnamed_host
 from pybeethoven.testing import Epmd, free_port
 from tests.helpers import ipv6, soon
@@ -285,8 +285,8 @@ async def test_name_with_an_ipv6_address(epmd: Epmd, monkeypatch: pytest.MonkeyP
 
 async def test_host_without_an_address(epmd: Epmd) -> None:
     """A host that nobody knows does not keep a node from listening."""
-    assert await door._listen_address("nosuch.invalid") == "0.0.0.0"
-    assert await door._listen_address("x" * 70 + ".org") == "0.0.0.0"
+    assert await listen_address("nosuch.invalid") == "0.0.0.0"
+    assert await listen_address("x" * 70 + ".org") == "0.0.0.0"
 
 
 # Names that peers give

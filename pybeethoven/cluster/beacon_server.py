@@ -1,0 +1,278 @@
+"""The BeaconServer: answers those who look for the cluster, and has them let in.
+
+Source: the module Beethoven.BeaconServer of Beethoven 0.3.9; unlike it, this one bears whatever a
+stranger sends.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import errno
+import logging
+import math
+import socket
+from collections.abc import Awaitable, Callable, Coroutine
+from typing import Final
+
+from pybeethoven.cluster import seek_chat
+from pybeethoven.cluster.seek_chat import Message, SeekChatError
+from pybeethoven.errors import BeethovenError, ConfigError, brief
+from pybeethoven.etf import Atom, Term
+from pybeethoven.net.listening import listen_address, open_listener
+from pybeethoven.net.names import split_name
+from pybeethoven.otp import GenServer
+from pybeethoven.otp.gen_server import From
+from pybeethoven.otp.process import first_word
+
+logger = logging.getLogger(__name__)
+
+NAME: Final = Atom("Elixir.Beethoven.BeaconServer")
+RECOVER: Final = Atom("recover")
+
+MAX_GUESTS: Final = 64
+"""So many connections are open at once; one more is closed at once."""
+REQUEST_TIME: Final = 5.0
+"""Seconds that a guest has to send its request."""
+REPLY_TIME: Final = 5.0
+"""Seconds that it has to take the reply."""
+ACCEPT_PAUSE: Final = 0.1
+"""Seconds until the next try when a connection can't be accepted, as without file descriptors."""
+SAY_AGAIN: Final = 60.0
+"""A warning that strangers can cause is logged once in so many seconds."""
+EXTRA_READS: Final = 64
+"""A guest that sends so often when it has only to wait is taken to be gone."""
+
+Payload = str | list[str]
+
+
+class BeaconServer(GenServer):
+    """Listens on `port`, and has whoever asks for it let in with `await add_node(name)`.
+
+    `add_node` may take its time, and is cancelled when the seeker gives up; a `BeethovenError` that
+    it raises is the seeker's `error`. `nodes()`: what those who only watch are told.
+    `interface`: the address to listen at, by default the host of the node's name if that is an
+    address, else all.
+
+    Where the port can't be had, that is logged, and tried again whenever a node goes down, for it
+    may have been a node of this machine that had it, and at the cast `recover`.
+    """
+
+    def __init__(
+        self,
+        port: int,
+        *,
+        add_node: Callable[[str], Awaitable[None]],
+        nodes: Callable[[], list[str]],
+        interface: str | None = None,
+    ) -> None:
+        self.port = port
+        self.opened_at: float | None = None
+        """Since when it listens, in the loop's time; None while it doesn't."""
+        self._add_node = add_node
+        self._nodes = nodes
+        self._interface = interface
+        self._forget()
+
+    def _forget(self) -> None:
+        """Be as if it had never run."""
+        self.opened_at = None
+        self._listener: socket.socket | None = None
+        self._resume: asyncio.TimerHandle | None = None
+        self._guests: set[asyncio.Task[None]] = set()
+        self._adding: dict[str, asyncio.Task[Payload]] = {}
+        self._silent: dict[str, float] = {}
+
+    async def init(self) -> None:
+        """Listen, if the port can be had."""
+        self._forget()
+        self.node.monitor_nodes(self)
+        await self._open()
+
+    async def handle_call(self, request: Term, from_: From) -> Term:
+        """Answer `{error, notsup}`, so that no caller can end us."""
+        logger.warning("BeaconServer got an unknown call from %s", from_[0].node)
+        return (Atom("error"), Atom("notsup"))
+
+    async def handle_cast(self, message: Term) -> None:
+        """Take `recover`: listen, if it doesn't."""
+        if message == RECOVER:
+            await self._open()
+        else:
+            logger.warning("BeaconServer got an unknown cast %s", first_word(message))
+
+    async def handle_info(self, message: Term) -> None:
+        """Take what the node monitor sends."""
+        match message:
+            case tuple(("nodedown", _)):
+                await self._open()
+
+    async def terminate(self, reason: Term) -> None:
+        """Close everything, whoever waits for an answer."""
+        self._close()
+        for guest in self._guests:
+            guest.cancel()
+        if self._guests:
+            await asyncio.wait(self._guests)
+
+    # The port
+
+    async def _open(self) -> None:
+        if self._listener is not None:
+            return
+        address = self._interface or await listen_address(split_name(self.node.name)[1])
+        try:
+            self._listener = open_listener(address, [self.port])
+        except OSError as error:
+            if error.errno == errno.EADDRINUSE:
+                why = "it is taken, and others find the cluster through whoever has it"
+            else:
+                why = f"{error}; others do not find the cluster through this node"
+            self._say(
+                f"{self.node.name} is no beacon at port {self.port} of {address}: {why}; "
+                f"it is tried again whenever a node goes down"
+            )
+            return
+        self._silent.clear()
+        loop = asyncio.get_running_loop()
+        self.opened_at = loop.time()
+        loop.add_reader(self._listener, self._accept, self._listener)
+        logger.info("%s is a beacon at port %d of %s", self.node.name, self.port, address)
+
+    def _close(self) -> None:
+        if self._resume is not None:
+            self._resume.cancel()
+        if self._listener is not None:
+            asyncio.get_running_loop().remove_reader(self._listener)
+            self._listener.close()
+        self._listener = self.opened_at = None
+
+    def _accept(self, listener: socket.socket) -> None:
+        # Not asyncio's server: without file descriptors it logs a hundred errors each second.
+        loop = asyncio.get_running_loop()
+        try:
+            sock, _ = listener.accept()
+        except (BlockingIOError, InterruptedError, ConnectionError):
+            return
+        except OSError as error:
+            self._say(f"the beacon of {self.node.name} can't let anybody in: {error}", SAY_AGAIN)
+            loop.remove_reader(listener)
+            self._resume = loop.call_later(
+                ACCEPT_PAUSE, loop.add_reader, listener, self._accept, listener
+            )
+            return
+        if len(self._guests) >= MAX_GUESTS:
+            sock.close()
+            text = f"the beacon of {self.node.name} turns guests away: {MAX_GUESTS} are there"
+            self._say(text, SAY_AGAIN)
+            return
+        sock.setblocking(False)
+        guest = loop.create_task(self._serve(sock), name=f"guest of {self.node.name}")
+        self._guests.add(guest)
+        guest.add_done_callback(self._guests.discard)
+        guest.add_done_callback(lambda _: sock.close())  # also when it was cancelled before it ran
+
+    def _say(self, text: str, again: float = math.inf) -> None:
+        """Log a warning, but not the same one within `again` seconds, as long as it listens or
+        does not."""
+        now = asyncio.get_running_loop().time()
+        if now >= self._silent.get(text, 0.0):
+            self._silent[text] = now + again
+            logger.warning("%s", text)
+
+    # The guests
+
+    async def _serve(self, sock: socket.socket) -> None:
+        """One connection: a request, a reply."""
+        try:
+            if (payload := await self._payload(sock)) is None:
+                return
+            reply = seek_chat.encode(Message(self.node.name, seek_chat.REPLY, payload))
+            async with asyncio.timeout(REPLY_TIME):
+                await asyncio.get_running_loop().sock_sendall(sock, reply)
+        except OSError as error:
+            logger.debug("a guest of the beacon went away: %s", error)
+
+    async def _payload(self, sock: socket.socket) -> Payload | None:
+        """What a guest is told; None if it has gone."""
+        try:
+            message = await _receive(sock)
+        except SeekChatError as error:
+            logger.debug("a guest of the beacon is no Locator: %s", error)
+            return seek_chat.ERROR
+        if message is None:
+            return None
+        if message.sender == self.node.name:
+            return seek_chat.SELF
+        if message.type == seek_chat.SEEKING:
+            return await _unless_gone(sock, self._let_in(message.sender))
+        return self._nodes() if message.type == seek_chat.WATCHING else seek_chat.ERROR
+
+    async def _let_in(self, name: str) -> Payload:
+        """Have a node added, if it can be reached; one that is being added already after that."""
+        try:
+            split_name(name)
+        except ConfigError:
+            logger.info("a guest of the beacon calls itself %s, no node name", brief(name))
+            return seek_chat.ERROR
+        while (earlier := self._adding.get(name)) is not None:
+            await asyncio.wait({earlier})
+        task = asyncio.current_task()
+        assert task is not None
+        self._adding[name] = task
+        try:
+            if not await self.node.ping(name):  # waits up to `CALL_TIMEOUT`, 5 seconds
+                logger.info("%s asked to be let in, but can't be reached", name)
+                return seek_chat.JOIN_FAILED
+            await self._add_node(name)
+        except BeethovenError as error:
+            logger.warning("%s was not let in: %s", name, error)
+            return seek_chat.ERROR
+        except Exception:
+            logger.exception("letting %s in failed", name)
+            return seek_chat.ERROR
+        finally:
+            del self._adding[name]
+        logger.info("the beacon of %s has let %s in", self.node.name, name)
+        return seek_chat.JOINED
+
+
+async def _receive(sock: socket.socket) -> Message | None:
+    """The request of a guest, or None if it says nothing.
+
+    Raises `SeekChatError` for what is none, or not all of one, `OSError`.
+    """
+    loop = asyncio.get_running_loop()
+    data = b""
+    try:
+        async with asyncio.timeout(REQUEST_TIME):
+            while piece := await loop.sock_recv(sock, seek_chat.MAX_SIZE):
+                data += piece
+                if (message := seek_chat.decode(data)) is not None:
+                    return message
+    except TimeoutError:
+        pass
+    if data:
+        raise SeekChatError(f"{len(data)} bytes are not a whole message")
+    return None
+
+
+async def _unless_gone(sock: socket.socket, work: Coroutine[None, None, Payload]) -> Payload | None:
+    """What `work` gives; None, and it is cancelled, if the guest closes the connection before."""
+    working, going = asyncio.create_task(work), asyncio.create_task(_until_gone(sock))
+    try:
+        await asyncio.wait({working, going}, return_when=asyncio.FIRST_COMPLETED)
+        return working.result() if working.done() else None
+    finally:
+        working.cancel()
+        going.cancel()
+        await asyncio.wait({working, going})
+
+
+async def _until_gone(sock: socket.socket) -> None:
+    loop = asyncio.get_running_loop()
+    try:
+        for _ in range(EXTRA_READS):
+            if not await loop.sock_recv(sock, seek_chat.MAX_SIZE):
+                return
+    except OSError as error:
+        logger.debug("a guest of the beacon went away: %s", error)
