@@ -17,7 +17,7 @@ from pybeethoven.cluster.readers import Modes
 from pybeethoven.cluster.rejoin import REJOIN_INTERVAL, Backoff
 from pybeethoven.cluster.substrate import NAME, Role, Substrate, by_score, role_of
 from pybeethoven.cluster.tracker import CLUSTERED, ONLINE, STANDALONE, ServerStatus, TrackerRow
-from pybeethoven.errors import ConfigError, MirrorError, NotReady
+from pybeethoven.errors import ConfigError, JoinError, MirrorError, NotReady
 from pybeethoven.etf import Atom, Pid, Term
 from pybeethoven.etf.order import order_key
 from pybeethoven.mnesia import Mirror, Row
@@ -30,6 +30,8 @@ from pybeethoven.otp import GenServer, Node
 
 logger = logging.getLogger(__name__)
 
+SETTLE_TIME = 1.0
+"""Seconds after which who had been looking for a beacon when ours opened has one of its own."""
 READY_INTERVAL = 0.015
 """Seconds between two looks of `until_ready`."""
 
@@ -48,6 +50,7 @@ class Beethoven:
     where it dials, see `Node`.
     `rejoin_interval` (seconds): the first and the longest pause between two attempts to be in the
     cluster again, see `rejoin`.
+    `beacon`: whether others find the cluster through this node, at `listener_port`.
     `limits`: how much it bears of peers and strangers; by default `Limits()`.
     `tls`: speak TLS with all peers; the beacon and EPMD are still asked without.
 
@@ -68,6 +71,7 @@ class Beethoven:
         use_interface: str | None = None,
         resolve: Resolve | None = None,
         rejoin_interval: tuple[float, float] = REJOIN_INTERVAL,
+        beacon: bool = True,
         limits: Limits | None = None,
         tls: TlsOptions | None = None,
     ) -> None:
@@ -93,6 +97,10 @@ class Beethoven:
         )
         self.via: str | None = None
         """The node whose beacon has let us in last; None: none has since `join`."""
+        self._beacon = beacon
+        self._use_interface = use_interface
+        self._seeking = asyncio.Lock()
+        self._began = 0.0
         self._substrate: Substrate | None = None
         self._joining: asyncio.Task[None] | None = None
         self._watcher: asyncio.Task[None] | None = None
@@ -122,8 +130,9 @@ class Beethoven:
         return self._substrate
 
     async def join(self) -> None:
-        """Start the node, find a beacon, join, and start the CoreServer; without a beacon, go on
-        standalone. From then on it joins by itself whenever it is in no cluster.
+        """Start the node, the CoreServer and the beacon, find another beacon, and join; without
+        one, go on standalone: others join us then. From then on it looks by itself whenever it is
+        in no cluster.
 
         Raises `NameTaken`, `EpmdUnreachable` or `EpmdError`; `ConfigError` if the name's host is
         not this machine; `JoinError` if no beacon lets us in; `MirrorError` if the cluster has no
@@ -144,20 +153,41 @@ class Beethoven:
     async def _join(self) -> None:
         try:
             await self.node.start_node()
-            self.via = await self._locator.seek()
-            backoff = Backoff(self._rejoin_interval)
-            self._substrate = Substrate(self.via, seek=self._seek_again, backoff=backoff)
-            await self.node.start(self._substrate, name=NAME)
+            self.via = None
+            self._substrate = Substrate(
+                seek=self._seek_again,
+                backoff=Backoff(self._rejoin_interval),
+                beacon_port=self._locator.port if self._beacon else None,
+                interface=self._use_interface,
+            )
+            async with self._seeking:
+                await self.node.start(self._substrate, name=NAME)
+                self._began = asyncio.get_running_loop().time()
+                if (via := await self._locator.seek()) is not None:
+                    self.via = via
+                    await self.core_server.enter(via)
             self._watcher = asyncio.create_task(self._watch(self._substrate))
         except BaseException:
             await self.node.stop()
             raise
 
     async def _seek_again(self) -> str | None:
-        """One round of looking for a beacon: the node whose beacon lets us in, if one does."""
-        if (via := await self._locator.seek(rounds=1)) is not None:
-            self.via = via
-        return via
+        """One round of looking for a beacon that is not of our cluster: the node whose beacon lets
+        us in, if one does."""
+        async with self._seeking:
+            core = self.core_server
+            settled = asyncio.get_running_loop().time() - self._began > SETTLE_TIME
+            try:
+                via = await self._locator.seek(rounds=1, known=core.members())
+            except JoinError:  # there are others, but we can't be one of them
+                if settled:
+                    core.looked_around()
+                raise
+            if via is not None:
+                self.via = via
+            elif settled:
+                core.looked_around()
+            return via
 
     def _is_joining(self) -> bool:
         return self._joining is not None and not self._joining.done()
@@ -195,7 +225,7 @@ class Beethoven:
         """
         if self._substrate is None or self.node.process(NAME) is not self._substrate:
             return False
-        return self._substrate.ready()
+        return not self._is_joining() and self._substrate.ready()
 
     async def until_ready(self, timeout: float = 5.0) -> None:
         """Wait until `ready`, up to `timeout` seconds; then raise `NotReady`."""

@@ -6,6 +6,7 @@ cast `{:node_update, {node, status}}`.
 
 from __future__ import annotations
 
+import asyncio
 import logging
 import time
 from datetime import UTC, datetime
@@ -13,12 +14,13 @@ from enum import Enum
 from typing import Any, Final, Self
 from weakref import WeakSet
 
-from pybeethoven.cluster.add_node import add_node
+from pybeethoven.cluster.admission import Admission
 from pybeethoven.cluster.clock import ClusterClock
 from pybeethoven.cluster.distr_server import CORE_SERVER, DistrConfig, DistrServer
 from pybeethoven.cluster.follower import ALERT_ME
 from pybeethoven.cluster.readers import Modes, Updates
 from pybeethoven.cluster.rejoin import Backoff, Membership, Seek
+from pybeethoven.cluster.sharing import Sharing
 from pybeethoven.cluster.tracker import (
     CLUSTERED,
     CORE_TRACKER,
@@ -52,6 +54,8 @@ logger = logging.getLogger(__name__)
 NAME: Final = CORE_SERVER
 NODE_UPDATE: Final = Atom("node_update")
 GET_MODE: Final = Atom("get_mode")
+ENTER_TIME: Final = 5.0
+"""Seconds that the node of the beacon that has let us in has to show us the tracker."""
 _ALERTS: Final = ((ONLINE, None), (ONLINE, OFFLINE), (OFFLINE, ONLINE))
 
 
@@ -61,6 +65,8 @@ class _Word(Enum):
 
     ATTACHED = "ATTACHED"
     DETACHED = "DETACHED"
+    LINKS = "LINKS"
+    LET_IN = "LET_IN"
     CHECK_MODE = "CHECK_MODE"
 
 
@@ -79,34 +85,40 @@ def mnesia_notify(event: TrackerEvent, own_node: str) -> tuple[Atom, Atom] | Non
 class CoreServer(DistrServer, subscribe=True):
     """The CoreServer of a node, with the tracker in `mirror.table`.
 
-    `mode`: `clustered`, when the node was let in by the beacon of the node `via`, or `standalone`.
-    `seek`, `backoff`: how it looks for a beacon when it is in no cluster; without `seek`, not.
+    `mode`: what it is taken for at first. `seek`, `backoff`: how it looks for a beacon when it is in
+    no cluster; without `seek`, not.
     It may be run again when it has ended, as a supervisor does: its followers and those who read
     `updates()` are still alerted then, of what has changed in between, too.
     """
 
-    _creates = False  # it is the cluster's own nodes that have a tracker
+    _creates = False  # a BEAM has a tracker anyway
+    _brings = True
 
     def __init__(
         self,
         mode: ServerStatus = STANDALONE,
         *,
-        via: str | None = None,
         seek: Seek | None = None,
         backoff: Backoff | None = None,
     ) -> None:
         if mode not in (STANDALONE, CLUSTERED):
             raise ConfigError(f"the mode is {mode!r}; give 'standalone' or 'clustered'")
         super().__init__(Atom(mode))
-        self._via = via
+        self._via: str | None = None
         """The node of the beacon that has let us in, until it shows us the tracker."""
+        self._entered = asyncio.Event()
+        """Set while somebody shows us the tracker."""
         self._mode = Atom(mode)
         self._attached = mode == CLUSTERED
-        """Whether a peer shows us the tracker, as of the changes handled so far."""
+        """Whether a BEAM shows us the tracker, as of the changes handled so far."""
+        self._looked = seek is None
+        """Whether we know of every cluster in the network."""
         self.dependents: list[Mirror] = []
         """They ask the peers again as soon as there is one that shows us the tracker."""
         self._clock = ClusterClock(lambda: datetime.now(UTC), time.monotonic)
         self._membership = Membership(self, seek, backoff or Backoff())
+        self._sharing = Sharing(self.mirror, self._clock, lambda: self.deliver(_Word.LINKS))
+        self._admission = Admission(self)
         self._followers: dict[Pid | tuple[Atom, Atom], Reference] = {}
         self._updates: WeakSet[Updates] = WeakSet()
         self._modes: WeakSet[Modes] = WeakSet()
@@ -151,7 +163,7 @@ class CoreServer(DistrServer, subscribe=True):
         self._follow(self.node.watchable(follower))
 
     async def get_mode(self) -> ServerStatus:
-        """`clustered` or `standalone`: whether a BEAM node of the tracker is connected.
+        """`clustered` or `standalone`: whether another node of the tracker is connected.
 
         Raises `NoProcess` when the CoreServer has ended.
         """
@@ -159,14 +171,16 @@ class CoreServer(DistrServer, subscribe=True):
         return mode
 
     async def new_node(self, name: str) -> None:
-        """Have a BEAM peer's CoreServer track the node as online and merge it into Mnesia.
+        """Track a node as online, and have its Mnesia merged if it runs one.
 
-        Its row is in our mirror then. Raises `ConfigError` for what is no node name, `MirrorError`
-        when no BEAM peer is connected; nothing is changed then. If every peer fails, what the last
-        of them did: `CallTimeout`, `ProcessExit`, `NoConnection`.
+        A BEAM peer's CoreServer does so. Where there is none, it is done here; but of several BEAMs
+        the next ones wait until the first one leads. The row is in our table then.
+        Raises `ConfigError` for what is no node name, `NoConnection` when it can't be reached;
+        nothing is changed then. Also `CallTimeout`, after 60 seconds, `MirrorError`, and, if every
+        peer fails, what the last of them did: `ProcessExit`, too. When cancelled, it may be done.
         """
         split_name(name)
-        await self._add_node(Atom(name))
+        await self._admission.add(Atom(name))
 
     async def add_node_to_mnesia(self, name: str) -> None:
         """Have the peers' Mnesia connect to the node, as `mnesia:change_config/2` does.
@@ -238,9 +252,12 @@ class CoreServer(DistrServer, subscribe=True):
         return last_change(row)
 
     def peers(self) -> list[str]:
-        """The online nodes, the source and those connected first; before all of them that of the
-        beacon that has let us in, until it is the source."""
-        nodes: list[str] = list(self._others_online())
+        """The nodes that may be BEAMs: the online and the connected ones, the source and those
+        connected first; before all of them that of the beacon that has let us in, until it is the
+        source."""
+        linked = self._sharing.linked
+        nodes = [n for n in self.others_online() if n not in linked]
+        nodes += [n for n in self._connected() if n not in linked and n not in nodes]
         rank = {str(node): int(node != self.mirror.source) for node in self.node.nodes()}
         if self._via is not None and self.mirror.source is None:
             rank[self._via] = 0
@@ -248,11 +265,9 @@ class CoreServer(DistrServer, subscribe=True):
         return sorted(nodes, key=lambda node: rank.get(node, 2))
 
     async def init(self) -> None:
-        """Mirror the tracker and connect to each node that it calls online.
-
-        Raises `MirrorError` when the node of the beacon does not offer the tracker.
-        """
+        """Mirror the tracker and connect to each node that it calls online."""
         self._ended = False
+        self._sharing.begin()
         self.node.monitor_nodes(self)
         await super().init()
 
@@ -301,18 +316,18 @@ class CoreServer(DistrServer, subscribe=True):
                     self._process_event(event)
             case tuple(("DOWN", Reference() as reference, _, _, reason)):
                 self._forget(reference, reason)
-            case tuple(("nodedown", _)):
-                self._mark_lost_nodes()
+            case tuple(("nodedown", Atom() as name)):
+                self._process_nodedown(name)
+            case tuple(("nodeup", Atom() as name)):
+                self._process_nodeup(name)
             case _Word.ATTACHED:
-                self._via, self._attached = None, True
-                self._check_mode()
-                self._membership.check()
-                for mirror in self.dependents:
-                    mirror.retry()
+                self._attached = True
+                self._process_attached()
             case _Word.DETACHED:
                 self._attached = False
-                self._mark_lost_nodes()
-                self._membership.check()
+                self._process_detached()
+            case _Word.LINKS | _Word.LET_IN:
+                self._process_detached()
             case _Word.CHECK_MODE:
                 self._check_mode()
 
@@ -343,8 +358,8 @@ class CoreServer(DistrServer, subscribe=True):
     # For Rejoin
 
     def in_cluster(self) -> bool:
-        """Whether a BEAM peer shows us the tracker."""
-        return self.mirror.source is not None
+        """Whether a BEAM peer shows us the tracker, or another Python node looks for one."""
+        return self.mirror.source is not None or self.first() != self.node.name
 
     def is_online(self) -> bool:
         """Whether the tracker has this node online."""
@@ -352,26 +367,68 @@ class CoreServer(DistrServer, subscribe=True):
 
     def may_recover(self) -> bool:
         """Whether a BEAM peer that the tracker has online is connected: it may show it again."""
-        return not self._beams().isdisjoint(self._others_online())
+        return bool(self.beams())
 
     async def add_self(self) -> None:
         """Have any peer add this node; errors as `new_node`."""
-        await self._add_node(self.node.name)
+        await self.new_node(self.node.name)
 
     def let_in(self, via: str) -> None:
         """Have the tracker mirrored from the node of the beacon that has let us in."""
         self._via = via
         self.mirror.retry()
+        self.deliver(_Word.LET_IN)
+
+    async def enter(self, via: str) -> None:
+        """`let_in`, and wait until somebody shows us the tracker. Raises `MirrorError`."""
+        self.let_in(via)
+        try:
+            async with asyncio.timeout(ENTER_TIME):
+                await self._entered.wait()
+        except TimeoutError as error:
+            raise MirrorError(
+                f"{via} has let {self.node.name} in, but does not offer the table {CORE_TRACKER}"
+            ) from error
+
+    # For Admission
+
+    def beams(self) -> set[str]:
+        """The connected online nodes that others have in `nodes()`, unlike us, who are hidden."""
+        visible = {info.peer for info in self.node.info().connections if not info.hidden}
+        return visible & set(self.others_online()) - self._sharing.linked
+
+    def first(self) -> str:
+        """The node that lets BEAMs in, and looks for other clusters, where no BEAM leads."""
+        return self._sharing.first
+
+    def has_looked(self) -> bool:
+        """Whether we know of every cluster in the network."""
+        return self._looked
+
+    def looked_around(self) -> None:
+        """There is no other cluster in the network, as of a moment when we could be found."""
+        self._looked = True
+        self._admission.changed()
+
+    def add_here(self, name: str) -> None:
+        """Have a node online in our table."""
+        self._sharing.write(name, ONLINE)
+
+    def members(self) -> set[str]:
+        """The nodes of our cluster, as far as we are connected to them."""
+        return {self.node.name, *self.others_online()} & {self.node.name, *self.node.nodes()}
 
     def _rows(self) -> list[TrackerRow]:
         return tracker_rows(self.mirror.table.rows())
 
-    def _others_online(self) -> list[Atom]:
+    def others_online(self) -> list[str]:
+        """The other nodes that the tracker has online."""
         return [r.node for r in self._rows() if r.status == ONLINE and r.node != self.node.name]
 
     def _process_event(self, event: TrackerEvent) -> None:
         if event.row is not None:
             self._process_row(event.row)
+        self._admission.changed()
         if any(r.node == self.node.name for r in (event.row, *event.old_rows) if r is not None):
             self._membership.check()
         elif (update := self._update_of(event)) is not None:
@@ -395,8 +452,52 @@ class CoreServer(DistrServer, subscribe=True):
     def _process_row(self, row: TrackerRow) -> None:
         if self.mirror.known:  # before that the only row is our own
             self._clock.hear(row.last_change)
-        if row.status == ONLINE:
+        if row.status == ONLINE and row.node != self.node.name:
             self.node.network.connect_soon(row.node)
+            if self.mirror.source is None:
+                self.mirror.retry()
+                self._process_detached()
+
+    def _process_attached(self) -> None:
+        self._via = None
+        self._entered.set()
+        self._sharing.share_with(())
+        self._process_links()
+        for mirror in self.dependents:
+            mirror.retry()
+
+    def _process_detached(self) -> None:
+        """No BEAM shows us the tracker: share it with the others, and see who is there."""
+        if self.mirror.source is not None:
+            return
+        if self._via in self._sharing.linked:
+            self._via = None
+        online = self.others_online()
+        self._sharing.share_with([*online, *filter(None, [self._via])])
+        for name in set(online) - set(self.node.nodes()):
+            self.node.spawn(self._sharing.check, name, False)
+        if self._sharing.linked:
+            self._entered.set()
+        else:
+            self._entered.clear()
+        self._process_links()
+
+    def _process_links(self) -> None:
+        self._admission.changed()
+        self._membership.check()
+        self.deliver(_Word.CHECK_MODE)
+
+    def _process_nodeup(self, name: Atom) -> None:
+        self.deliver(_Word.CHECK_MODE)
+        if self.mirror.source is None and self.mirror.table.read(name):
+            self.mirror.retry()
+            self._process_detached()
+
+    def _process_nodedown(self, name: Atom) -> None:
+        self._admission.changed()
+        self.deliver(_Word.CHECK_MODE)
+        if name in self.others_online():
+            self.node.spawn(self._sharing.check, name, True)
 
     def _check_mode(self) -> None:
         mode = CLUSTERED if self._attached or self._connected() else STANDALONE
@@ -413,11 +514,6 @@ class CoreServer(DistrServer, subscribe=True):
             logger.warning("%s was not added for %s: %s", brief(name), from_[0].node, error)
             answer = (Atom("error"), str(error))
         self.node.reply(from_, answer)
-
-    async def _add_node(self, name: Atom) -> None:
-        self._source(name)
-        await add_node(self.node, self.peers, name)
-        await self.mirror.catch_up()
 
     def _source(self, name: str) -> str:
         """The peer whose Mnesia is mirrored."""
@@ -442,18 +538,7 @@ class CoreServer(DistrServer, subscribe=True):
         for follower in self._followers:
             self.node.cast(follower, (NODE_UPDATE, (node, status)), forced=True)
 
-    def _beams(self) -> set[str]:
-        """The connected nodes that others have in `nodes()`, unlike us, who are hidden."""
-        return {info.peer for info in self.node.info().connections if not info.hidden}
-
-    def _connected(self) -> bool:
-        return not self._beams().isdisjoint(row.node for row in self._rows())
-
-    def _mark_lost_nodes(self) -> None:
-        """With no BEAM peer left, nobody else turns a dead node's row offline."""
-        if self.mirror.detached:
-            connected = self.node.nodes()
-            for node in self._others_online():
-                if node not in connected:
-                    self.mirror.write_local(record(node, OFFLINE, self._clock.now()))
-        self.deliver(_Word.CHECK_MODE)
+    def _connected(self) -> list[Atom]:
+        """The other nodes of the tracker that we are connected to."""
+        connected = self.node.nodes()
+        return [r.node for r in self._rows() if r.node in connected]

@@ -117,6 +117,8 @@ class DistrServer(GenServer):
     _subscribed: ClassVar[bool] = False
     _creates: ClassVar[bool] = True
     """Whether it creates its table where that is missing."""
+    _brings: ClassVar[bool] = False
+    """Whether its rows are brought into the Mnesia that leads; see `Mirror`."""
 
     def __init_subclass__(cls, *, subscribe: bool | None = None, **kwargs: Any) -> None:
         super().__init_subclass__(**kwargs)
@@ -133,6 +135,8 @@ class DistrServer(GenServer):
             on_detached=self._lost,
             on_attached=self._found,
             order=self.order,
+            mnesia="yes",
+            brings=self._brings,
         )
         self._telling = False
         self._token: bytes | None = None

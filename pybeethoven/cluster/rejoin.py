@@ -134,7 +134,7 @@ class Rejoin(Process):
                 self._say(str(error))
 
     async def _try(self, passed: float) -> None:
-        if self._member.in_cluster():
+        if self._member.in_cluster() or not self._member.is_online():
             await self._member.add_self()
         elif self._member.may_recover() and passed < self._backoff.longest:
             # Its beacon would ask a CoreServer whose Mnesia is not there yet, and crash it.

@@ -8,9 +8,11 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Final
 
+from pybeethoven.cluster.beacon_server import NAME as BEACON_SERVER
+from pybeethoven.cluster.beacon_server import BeaconServer
 from pybeethoven.cluster.core_server import CoreServer
 from pybeethoven.cluster.rejoin import Backoff, Seek
-from pybeethoven.cluster.tracker import CLUSTERED, STANDALONE
+from pybeethoven.cluster.tracker import STANDALONE
 from pybeethoven.etf import Atom, Term
 from pybeethoven.etf.order import order_key
 from pybeethoven.mnesia import Mirror, Row, Table
@@ -42,27 +44,36 @@ def by_score(rows: list[Row]) -> list[Row]:
 
 
 class Substrate(Supervisor):
-    """Runs the CoreServer, and mirrors of the roles and of how busy the nodes are.
+    """Runs the CoreServer, mirrors of the roles and of how busy the nodes are, and a beacon.
 
-    `via`: the node of the beacon through which this one joined, or None: standalone. `seek`,
-    `backoff`: how it joins later, see `rejoin`.
+    `seek`, `backoff`: how it joins a cluster, see `rejoin`. `beacon_port`, `interface`: where
+    those who look for a cluster find us, see `BeaconServer`; None: nowhere.
     """
 
     def __init__(
-        self, via: str | None, *, seek: Seek | None = None, backoff: Backoff | None = None
+        self,
+        *,
+        seek: Seek | None = None,
+        backoff: Backoff | None = None,
+        beacon_port: int | None = None,
+        interface: str | None = None,
     ) -> None:
-        mode = STANDALONE if via is None else CLUSTERED
-        self.core_server = CoreServer(mode, via=via, seek=seek, backoff=backoff)
+        self.core_server = CoreServer(STANDALONE, seek=seek, backoff=backoff)
         self.roles = self._mirror(Table(ROLE_TRACKER, type="ordered_set"))
         self.allocations = self._mirror(Table(ALLOC_TRACKER))
         self.core_server.dependents = [self.roles, self.allocations]
-        super().__init__(
-            [
-                self.core_server.as_child(),
-                ChildSpec(ROLE_TRACKER, lambda: self.roles),
-                ChildSpec(ALLOC_TRACKER, lambda: self.allocations),
-            ]
-        )
+        children = [
+            self.core_server.as_child(),
+            ChildSpec(ROLE_TRACKER, lambda: self.roles),
+            ChildSpec(ALLOC_TRACKER, lambda: self.allocations),
+        ]
+        if beacon_port is not None:
+            core = self.core_server
+            beacon = BeaconServer(
+                beacon_port, add_node=core.new_node, nodes=core.others_online, interface=interface
+            )
+            children.append(ChildSpec(BEACON_SERVER, lambda: beacon, name=BEACON_SERVER))
+        super().__init__(children)
 
     def ready(self) -> bool:
         """Whether the CoreServer runs, and, if it was ever in a cluster, its tables are here."""

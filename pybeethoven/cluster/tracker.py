@@ -88,6 +88,13 @@ def last_change(row: Row) -> datetime:
     return to_datetime(row[3]) if is_tracker_row(row) else _EPOCH
 
 
+def is_newer(row: Row, than: Row) -> bool:
+    """Which of two rows of a node counts, where no Mnesia decides: the one that was written later.
+    A row does not tell who wrote it; of two that were written in the same microsecond it is the
+    one that says `online`, since only the node itself is sure of that."""
+    return (last_change(row), row[2]) > (last_change(than), than[2])
+
+
 def to_datetime(term: Term) -> datetime:
     """An Elixir `DateTime` in UTC as an aware `datetime`; the earliest one if it is none."""
     match term:

@@ -41,14 +41,15 @@ from pybeethoven.mnesia.events import (
     is_vague,
     table_event,
 )
-from pybeethoven.mnesia.operations import Call, Operation
+from pybeethoven.mnesia.operations import Call, Operation, Write
 from pybeethoven.mnesia.table import Row, Table
 from pybeethoven.otp import GenServer, Process
 from pybeethoven.otp.node import CALL_TIMEOUT
 from pybeethoven.otp.process import SHUTDOWN
 
-RETRY_INTERVAL = 1.0
-"""Seconds after which the peers are asked again when none of them was able to be the source."""
+RETRY_INTERVALS = (0.05, 1.0)
+"""Seconds after which the peers are asked again when none of them was able to be the source: at
+first, and at last; each pause is twice the one before."""
 
 ANSWER_TIME = 5.0
 """Seconds that a peer has to answer each request before another is asked, and that all of them
@@ -104,10 +105,14 @@ class Mirror(GenServer):
 
     `peers()` gives the nodes that may be the source, the preferred one first. `on_change` is called
     with each change after it is in `table`; `on_detached` when no peer offers the table any more
-    (its rows stay, and the peers are asked again each `RETRY_INTERVAL`); `on_attached` when one
+    (its rows stay, and the peers are asked again, see `RETRY_INTERVALS`); `on_attached` when one
     does, after the differences were told. `order` is a sort key: the order in which differences are
     told after a change of source. None of them may block.
     `required`: not to find the table at the start is an error.
+    `mnesia`: what a source says to `mnesia:system_info(is_running)`: a BEAM `yes`, a Python node
+    that serves its table `no`; None: either may be the source.
+    `brings`: the source is given the rows that it lacks, of those that were written here in between
+    (see `write_local`), and of all where it is of another cluster than the source before.
 
     It may be run again when it has ended; what has changed in between is told then.
     """
@@ -122,6 +127,8 @@ class Mirror(GenServer):
         on_attached: Callable[[], None] = lambda: None,
         order: Callable[[Row], Any] | None = None,
         required: bool = True,
+        mnesia: str | None = None,
+        brings: bool = False,
     ) -> None:
         self.table = table
         self.source: str | None = None
@@ -135,6 +142,12 @@ class Mirror(GenServer):
         self._on_attached = on_attached
         self._order = order
         self._required = required
+        self._mnesia = mnesia
+        self._brings = brings
+        self._cluster: Term = None
+        """What Mnesia gave the table of the last source when it was created."""
+        self._local = Table(table.name, type=table.type)
+        """What was written here alone since the last source, if it is to be brought."""
         self._settled = asyncio.Event()
         """Not set while the source is being changed."""
         self._subscriber: _Subscriber | None = None
@@ -143,6 +156,7 @@ class Mirror(GenServer):
         self._marks: dict[Reference, asyncio.Future[str | None]] = {}
         """Writes under way; each is settled with None, or with what went wrong."""
         self._retry: asyncio.TimerHandle | None = None
+        self._retry_pause = RETRY_INTERVALS[0]
 
     # For other processes
 
@@ -182,12 +196,15 @@ class Mirror(GenServer):
         await self._run([], timeout)
 
     def write_local(self, row: Row) -> None:
-        """Write a row here alone; the next source's rows replace it."""
+        """Write a row here alone; the next source's rows replace it, unless it is brought there."""
+        if self._brings:
+            self._local.write(row)
         self._tell(Change(WRITE, row, self.table.write(row)))
 
     def retry(self) -> None:
-        """Ask the peers now, if it runs and has no source."""
+        """Ask the peers now, if it runs and has no source, and then often for a while."""
         if getattr(self, "alive", False):
+            self._retry_pause = RETRY_INTERVALS[0]
             self.deliver(_Word.RETRY)
 
     async def _run(self, calls: list[Call], timeout: float | None) -> list[Term]:
@@ -332,13 +349,19 @@ class Mirror(GenServer):
         """Whether there is no source, and none is being looked for just now."""
         return self.source is None and self._settled.is_set()
 
+    async def until_settled(self) -> None:
+        """Wait until there is a source or none is being looked for just now."""
+        await self._settled.wait()
+
     def _detach(self) -> None:
         self._lose_source(f"the peer that changed {self.table.name} has gone; no other has a copy")
         self._on_detached()
         self._retry_later()
 
     def _retry_later(self) -> None:
-        self._retry = asyncio.get_running_loop().call_later(RETRY_INTERVAL, self.retry)
+        loop = asyncio.get_running_loop()
+        self._retry = loop.call_later(self._retry_pause, self.deliver, _Word.RETRY)
+        self._retry_pause = min(2 * self._retry_pause, RETRY_INTERVALS[1])
 
     def _lose_source(self, failure: str | None) -> None:
         self.source = None
@@ -377,6 +400,11 @@ class Mirror(GenServer):
         self._monitor = self._subscriber = None
 
     async def _follow(self, peer: str) -> list[Change]:
+        if self._mnesia is not None:
+            args = [Atom("is_running")]
+            running = await self.node.rpc(peer, "mnesia", "system_info", args, ANSWER_TIME)
+            if running != self._mnesia:
+                raise MirrorError(f"Mnesia is running there: {brief(running)}")
         self._subscriber = subscriber = _Subscriber(self)
         self.node.spawn(subscriber)
         self._monitor = self.monitor((SUBSCRIBER, peer))
@@ -389,9 +417,11 @@ class Mirror(GenServer):
         fresh = Table(self.table.name, await self._snapshot(peer), kind)
         if await self._info(peer, "where_to_read") != peer:
             raise MirrorError(f"{peer} has no copy any more")
-        for event in subscriber.early or []:
-            apply_event(fresh, event)
+        cluster = await self._info(peer, "cookie") if self._brings else None
+        await self._bring_missing(peer, subscriber, fresh, cluster)
         subscriber.early = None
+        self._cluster = cluster
+        self._local.clear()
         self.source = peer
         self.known = True
         self.attached.set()
@@ -404,6 +434,29 @@ class Mirror(GenServer):
             changes = delete_all(self.table)
             self.table = Table(self.table.name, type=kind)
         return changes + apply_snapshot(self.table, fresh.rows(), self._order)
+
+    async def _bring_missing(
+        self, peer: str, subscriber: _Subscriber, fresh: Table, cluster: Term
+    ) -> None:
+        """Apply what the subscriber has kept to `fresh`, and write what is missing there to the
+        peer, until nothing is."""
+        while True:
+            for event in subscriber.early or []:
+                apply_event(fresh, event)
+            subscriber.early = []
+            if not self._brings:
+                return
+            ours = self._local if cluster == self._cluster else self.table
+            missing = [row for row in ours.rows() if not fresh.read(row[1])]
+            if not missing:
+                return
+            write = operations.transaction(self.table.name, [Write(row) for row in missing])
+            args = operations.one_after_another([write])
+            match await self.node.rpc(peer, "lists", "zipwith", args, ANSWER_TIME):
+                case [("aborted", reason)]:
+                    raise MirrorError(f"{peer} does not take our rows: {brief(reason)}")
+            for row in missing:  # the events of these writes, and of later ones, have come
+                fresh.write(row)
 
     async def _info(self, peer: str, item: str) -> Term:
         args = [self.table.name, Atom(item)]

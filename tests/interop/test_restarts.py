@@ -151,7 +151,7 @@ async def test_table_of_ours(cluster: Peers, member: Member, whole_again: WholeA
         await servers[0].dirty_write(row("old", 1))
         await kill_all(*peers)
         a = await cluster.start(A)
-        async with whole_again(REJOIN_LIMIT + mirror.RETRY_INTERVAL + 2 * UNIT):
+        async with whole_again(REJOIN_LIMIT + mirror.RETRY_INTERVALS[1] + 2 * UNIT):
             for server in servers:
                 await soon(server.mirror.attached.wait())
                 while await server.fetch_all() != [row("made", 1)]:
@@ -292,7 +292,7 @@ async def test_mnesia_of_the_only_peer_restarts(
             await asyncio.sleep(0.01)
         assert await a.eval("Process.whereis(Beethoven.CoreServer) == core")
         await a.eval(":mnesia.start()")
-        async with whole_again(mirror.RETRY_INTERVAL + 4 * REJOIN_INTERVAL[0] + 1 * UNIT):
+        async with whole_again(mirror.RETRY_INTERVALS[1] + 4 * REJOIN_INTERVAL[0] + 1 * UNIT):
             await crash_core_server(cluster, a)
             await cluster.await_tracker(a, {PY: ONLINE})
             await py.core_server.mirror.attached.wait()

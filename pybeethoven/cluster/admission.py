@@ -1,0 +1,147 @@
+"""Who adds a node to the cluster, and when.
+
+A BEAM leads as soon as it has the tracker, and adds each further node, so that the Mnesia of another
+BEAM is merged with its own. Two that had begun each for itself could never be merged. So in a
+cluster of Python nodes alone the first of them lets in one BEAM, when it knows that there is no
+other cluster, and the next ones have to wait until that one leads.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from typing import Final, Protocol
+
+from pybeethoven.cluster.add_node import ADD_NODE, add_node
+from pybeethoven.cluster.distr_server import CORE_SERVER
+from pybeethoven.errors import (
+    BeethovenError,
+    CallTimeout,
+    MirrorError,
+    NoConnection,
+    ProcessExit,
+    RpcError,
+    brief,
+)
+from pybeethoven.etf import Atom
+from pybeethoven.mnesia import Mirror
+from pybeethoven.otp import Node
+
+ADMISSION_TIME: Final = 60.0
+"""Seconds that a node has to be added; a BEAM may have to wait until another one leads."""
+ASK_TIME: Final = 5.0
+"""Seconds that a node has to say whether it runs Mnesia."""
+PAUSE: Final = 0.1
+"""Seconds before a node is asked again that could not be, or not yet, and how many times."""
+MERGE_LOOKS: Final = 10
+
+
+class Core(Protocol):
+    """What the CoreServer knows and can do."""
+
+    node: Node
+    mirror: Mirror
+
+    def peers(self) -> list[str]:
+        """The nodes that may be the mirror's source, the preferred one first."""
+
+    def beams(self) -> set[str]:
+        """The connected online nodes that lead, or are about to."""
+
+    def first(self) -> str:
+        """The node that lets BEAMs in where none leads."""
+
+    def has_looked(self) -> bool:
+        """Whether there is no other cluster in the network."""
+
+    def add_here(self, name: str) -> None:
+        """Have the node online in our tracker."""
+
+
+class Admission:
+    """Adds nodes to the cluster that `core` is in."""
+
+    def __init__(self, core: Core) -> None:
+        self._core = core
+        self._change = asyncio.Event()
+
+    def changed(self) -> None:
+        """What `core` knows has changed."""
+        self._change.set()
+        self._change = asyncio.Event()
+
+    async def add(self, name: Atom) -> None:
+        """Add a node; see `CoreServer.new_node`."""
+        leads = name != self._core.node.name and await self._runs_mnesia(name)
+        try:
+            async with asyncio.timeout(ADMISSION_TIME):
+                while not await self._try(name, leads):
+                    pass
+        except TimeoutError as error:
+            raise CallTimeout(
+                f"{name} was not added within {ADMISSION_TIME:g} seconds: {self._obstacle(name)}"
+            ) from error
+
+    async def _try(self, name: Atom, leads: bool) -> bool:
+        core, change = self._core, self._change
+        if core.mirror.source is not None:
+            return await self._add_by_beam(name, leads)
+        if not leads:
+            core.add_here(name)
+            return True
+        if core.first() != core.node.name:
+            return await self._add_by_first(core.first(), name)
+        if core.beams() - {name} or not core.has_looked():
+            await change.wait()
+            return False
+        core.add_here(name)
+        return True
+
+    async def _runs_mnesia(self, name: Atom) -> bool:
+        args = [Atom("is_running")]
+        try:
+            answer = await self._core.node.rpc(name, "mnesia", "system_info", args, ASK_TIME)
+        except RpcError:
+            return False
+        return answer in ("yes", "starting")
+
+    async def _add_by_beam(self, name: Atom, leads: bool) -> bool:
+        core = self._core
+        try:
+            await add_node(core.node, core.peers, name)
+            await core.mirror.catch_up()
+            if leads:
+                await self._check_merged(name)
+        except BeethovenError:
+            if core.mirror.source is not None:
+                raise
+            return False
+        return True
+
+    async def _check_merged(self, name: Atom) -> None:
+        args = [Atom("running_db_nodes")]
+        for _ in range(MERGE_LOOKS):
+            source = self._core.mirror.source or ""
+            if name in await self._core.node.rpc(source, "mnesia", "system_info", args):
+                return
+            await asyncio.sleep(PAUSE)
+        raise MirrorError(
+            f"the Mnesia of {name} and that of {source} were not merged; has {name} had tables of "
+            "its own already? Then restart it"
+        )
+
+    async def _add_by_first(self, first: str, name: Atom) -> bool:
+        try:
+            answer = await self._core.node.call((CORE_SERVER, first), (ADD_NODE, name), None)
+        except (NoConnection, ProcessExit):
+            await asyncio.sleep(PAUSE)
+            return False
+        if answer != "ok":
+            raise MirrorError(f"{first} did not add {name}: it answered {brief(answer)}")
+        return True
+
+    def _obstacle(self, name: Atom) -> str:
+        if others := sorted(self._core.beams() - {name}):
+            return f"{others[0]} is to lead the cluster, but does not offer the tracker"
+        if not self._core.has_looked():
+            return "still looking for other clusters"
+        return f"{self._core.mirror.source or self._core.first()} did not answer"

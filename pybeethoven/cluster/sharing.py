@@ -1,0 +1,148 @@
+"""The tracker of a cluster without a BEAM, which its Python nodes keep among themselves.
+
+Each of them has all of it, mirrors that of every other one, and takes over the rows that are newer
+there (see `is_newer`). So what one of them writes reaches all, in whatever order and by whichever
+way it comes, and all end with the same table. Nobody leads, but where one has to decide for all,
+the first of them in the order of their names does.
+
+As soon as a BEAM offers the tracker, that one leads, and nothing is taken from anybody else.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import random
+from collections.abc import Callable, Iterable
+from typing import Final
+
+from pybeethoven.cluster.clock import ClusterClock
+from pybeethoven.cluster.tracker import (
+    CORE_TRACKER,
+    OFFLINE,
+    ONLINE,
+    is_newer,
+    is_tracker_row,
+    record,
+    tracker_rows,
+)
+from pybeethoven.errors import NoConnection
+from pybeethoven.etf import Atom
+from pybeethoven.mnesia import WRITE, Change, Mirror, Row, Table
+from pybeethoven.otp import Node, Process
+from pybeethoven.otp.process import NORMAL
+
+LOST_PAUSE: Final = (0.002, 0.020)
+"""Seconds that a survivor waits before it marks a lost node offline, in case another one does:
+a random time in this range, as in Beethoven."""
+
+
+class Sharing:
+    """Shares the tracker in `tracker.table` as long as that has no source.
+
+    `changed` is called when a link to another node has come up or gone down, by any process.
+    """
+
+    def __init__(self, tracker: Mirror, clock: ClusterClock, changed: Callable[[], None]) -> None:
+        self._tracker = tracker
+        self._clock = clock
+        self._changed = changed
+        self._links: dict[str, Mirror] = {}
+        """Each mirrors the tracker of a node."""
+        self._checked: set[str] = set()
+        """The nodes that `check` is looking for."""
+
+    @property
+    def node(self) -> Node:
+        """The node whose tracker it is."""
+        return self._tracker.node
+
+    @property
+    def linked(self) -> set[str]:
+        """The nodes that share with us."""
+        return {peer for peer, link in self._links.items() if link.source is not None}
+
+    @property
+    def first(self) -> str:
+        """The node that decides for all that share."""
+        return min(self.linked | {self.node.name})
+
+    def begin(self) -> None:
+        """Forget the links of an earlier run of the process that has called `share_with`."""
+        self._links.clear()
+
+    def share_with(self, peers: Iterable[str]) -> None:
+        """Have links to these nodes and to no others; called by the process that owns them all."""
+        wanted = set(peers)
+        for peer in self._links.keys() - wanted:
+            self.node.end_process(self._links.pop(peer), NORMAL)
+        for peer in wanted - self._links.keys():
+            self._links[peer] = link = self._link(peer)
+            self.node.spawn(link, link=True)
+
+    def write(self, name: str, status: Atom) -> None:
+        """Say so of a node from now on."""
+        self._tracker.write_local(record(name, status, self._clock.now()))
+
+    async def check(self, process: Process, name: str, lost: bool) -> None:
+        """Mark an online node offline if it can't be reached, or, when its connection was `lost`,
+        unless it is back soon. A BEAM does so itself."""
+        if name in self._checked:
+            return
+        self._checked.add(name)
+        try:
+            if lost:
+                await asyncio.sleep(random.uniform(*LOST_PAUSE))
+            else:
+                await self.node.connect(name)
+        except NoConnection:
+            pass
+        finally:
+            self._checked.discard(name)
+        await self._tracker.until_settled()
+        if name not in self.node.nodes() and self._status(name) == ONLINE and self._shares:
+            self.write(name, OFFLINE)
+
+    @property
+    def _shares(self) -> bool:
+        return self._tracker.source is None
+
+    def _status(self, name: str) -> Atom | None:
+        rows = tracker_rows(self._tracker.table.read(Atom(name)))
+        return rows[0].status if rows else None
+
+    def _link(self, peer: str) -> Mirror:
+        return Mirror(
+            Table(CORE_TRACKER, type="ordered_set"),
+            peers=lambda: [peer],
+            on_change=self._process_change,
+            on_attached=lambda: self._meet(peer),
+            on_detached=self._changed,
+            required=False,
+            mnesia="no",
+        )
+
+    def _process_change(self, change: Change) -> None:
+        if change.operation == WRITE:
+            self._take(change.row)
+
+    def _take(self, row: Row) -> None:
+        if self._shares and self._is_news(row):
+            self._tracker.write_local(row)
+
+    def _is_news(self, row: Row) -> bool:
+        if not is_tracker_row(row):
+            return False
+        ours = self._tracker.table.read(row[1])
+        return not ours or is_newer(row, ours[0])
+
+    def _meet(self, peer: str) -> None:
+        """A link has come up: take over what is newer there. But we, and those that share with us,
+        are online, whatever was thought where we could not be reached."""
+        here = self.linked | {self.node.name}
+        for row in self._links[peer].table.rows() if peer in self._links else []:
+            wrong = row[2] == OFFLINE and row[1] in here and self._status(row[1]) == ONLINE
+            if wrong and self._shares and self._is_news(row):
+                self.write(row[1], ONLINE)
+            else:
+                self._take(row)
+        self._changed()
