@@ -133,6 +133,7 @@ class DistrServer(GenServer):
             on_detached=self._lost,
             on_attached=self._found,
             order=self.order,
+            columns=config.columns,
         )
         self._telling = False
         self._token: bytes | None = None

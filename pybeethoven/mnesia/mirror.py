@@ -33,6 +33,8 @@ from pybeethoven.errors import (
 from pybeethoven.etf import Atom, Export, Pid, Reference, Term
 from pybeethoven.mnesia import operations
 from pybeethoven.mnesia.events import (
+    DELETE,
+    EVENT,
     WRITE,
     Change,
     apply_event,
@@ -41,7 +43,7 @@ from pybeethoven.mnesia.events import (
     is_vague,
     table_event,
 )
-from pybeethoven.mnesia.operations import Call, Operation
+from pybeethoven.mnesia.operations import Call, Delete, Operation, Write
 from pybeethoven.mnesia.table import Row, Table
 from pybeethoven.otp import GenServer, Process
 from pybeethoven.otp.node import CALL_TIMEOUT
@@ -107,7 +109,8 @@ class Mirror(GenServer):
     (its rows stay, and the peers are asked again each `RETRY_INTERVAL`); `on_attached` when one
     does, after the differences were told. `order` is a sort key: the order in which differences are
     told after a change of source. None of them may block.
-    `required`: not to find the table at the start is an error.
+    `required`: not to find the table at the start is an error. `columns`: their names, the key
+    first, for those whom we serve the table; () if unknown.
 
     It may be run again when it has ended; what has changed in between is told then.
     """
@@ -122,8 +125,12 @@ class Mirror(GenServer):
         on_attached: Callable[[], None] = lambda: None,
         order: Callable[[Row], Any] | None = None,
         required: bool = True,
+        columns: Sequence[str] = (),
     ) -> None:
         self.table = table
+        self.columns = columns
+        self.listeners: set[Callable[[Mirror, Change], None]] = set()
+        """Called with each change after it is in `table`, like `on_change`."""
         self.source: str | None = None
         self.known = False
         """Whether there was ever a source."""
@@ -181,9 +188,31 @@ class Mirror(GenServer):
         """Wait until all that the source has said so far is in `table`; errors as `dirty`."""
         await self._run([], timeout)
 
+    async def forward(self, call: Call) -> Term:
+        """What the source answers to a call, once `table` shows what that did, however long it
+        takes; errors as `dirty`."""
+        return (await self._run([call], None))[0]
+
     def write_local(self, row: Row) -> None:
         """Write a row here alone; the next source's rows replace it."""
-        self._tell(Change(WRITE, row, self.table.write(row)))
+        self.change_local(Write(row))
+
+    def change_local(self, change: Operation, activity: Term = None) -> None:
+        """Do `change` here alone, as part of a Mnesia `activity`; else as `write_local`."""
+        name = self.table.name
+        row = (name, change.key) if isinstance(change, Delete) else change.row
+        operation = WRITE if isinstance(change, Write) else DELETE
+        for done in apply_event(self.table, (EVENT, (operation, name, row, activity))):
+            self._tell(done)
+
+    async def settle(self) -> None:
+        """Wait until there is a source, or none was found."""
+        await self._settled.wait()
+
+    @property
+    def unsettled(self) -> bool:
+        """Whether another source is being looked for just now."""
+        return not self._settled.is_set()
 
     def retry(self) -> None:
         """Ask the peers now, if it runs and has no source."""
@@ -312,6 +341,8 @@ class Mirror(GenServer):
 
     def _tell(self, change: Change) -> None:
         self._on_change(change)
+        for listener in self.listeners:
+            listener(self, change)
         for pid, kind in self._followers:
             event = table_event(change, self.table.name, kind == DETAILED, self.pid)
             self.node.deliver(pid, event, self.pid)
