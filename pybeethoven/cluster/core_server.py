@@ -44,6 +44,8 @@ from pybeethoven.errors import (
 )
 from pybeethoven.etf import Atom, Pid, Reference, Term
 from pybeethoven.mnesia import WRITE, Mirror, Row, Table
+from pybeethoven.mnesia.mirror import SUBSCRIBER
+from pybeethoven.mnesia.served import TableServer
 from pybeethoven.net.names import split_name
 from pybeethoven.otp import NO_REPLY, ChildSpec, From, Process
 from pybeethoven.otp.gen_server import GEN_CAST
@@ -270,6 +272,7 @@ class CoreServer(DistrServer, subscribe=True):
         self._sharing.begin()
         self.node.monitor_nodes(self)
         await super().init()
+        await self.node.start(TableServer([self.mirror]), SUBSCRIBER, link=True)
 
     async def entry_point(self, init_arg: Term) -> None:
         """Alert those who followed an earlier run of this server; connect to the online nodes."""

@@ -137,6 +137,7 @@ class DistrServer(GenServer):
             order=self.order,
             mnesia="yes",
             brings=self._brings,
+            columns=config.columns,
         )
         self._telling = False
         self._token: bytes | None = None

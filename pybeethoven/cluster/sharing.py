@@ -98,7 +98,7 @@ class Sharing:
             pass
         finally:
             self._checked.discard(name)
-        await self._tracker.until_settled()
+        await self._tracker.settle()
         if name not in self.node.nodes() and self._status(name) == ONLINE and self._shares:
             self.write(name, OFFLINE)
 

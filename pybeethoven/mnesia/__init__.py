@@ -2,8 +2,9 @@
 
 from pybeethoven.mnesia.events import DELETE, EVENT, WRITE, Change
 from pybeethoven.mnesia.match_spec import Context, MatchSpec
-from pybeethoven.mnesia.mirror import DETAILED, SIMPLE, Mirror
+from pybeethoven.mnesia.mirror import DETAILED, SIMPLE, SUBSCRIBER, Mirror
 from pybeethoven.mnesia.operations import Delete, DeleteObject, Operation, Write
+from pybeethoven.mnesia.served import TableServer
 from pybeethoven.mnesia.table import Row, Table
 
 __all__ = [
@@ -11,6 +12,7 @@ __all__ = [
     "DETAILED",
     "EVENT",
     "SIMPLE",
+    "SUBSCRIBER",
     "WRITE",
     "Change",
     "Context",
@@ -21,5 +23,6 @@ __all__ = [
     "Operation",
     "Row",
     "Table",
+    "TableServer",
     "Write",
 ]

@@ -33,6 +33,8 @@ from pybeethoven.errors import (
 from pybeethoven.etf import Atom, Export, Pid, Reference, Term
 from pybeethoven.mnesia import operations
 from pybeethoven.mnesia.events import (
+    DELETE,
+    EVENT,
     WRITE,
     Change,
     apply_event,
@@ -41,7 +43,7 @@ from pybeethoven.mnesia.events import (
     is_vague,
     table_event,
 )
-from pybeethoven.mnesia.operations import Call, Operation, Write
+from pybeethoven.mnesia.operations import Call, Delete, Operation, Write
 from pybeethoven.mnesia.table import Row, Table
 from pybeethoven.otp import GenServer, Process
 from pybeethoven.otp.node import CALL_TIMEOUT
@@ -108,7 +110,8 @@ class Mirror(GenServer):
     (its rows stay, and the peers are asked again, see `RETRY_INTERVALS`); `on_attached` when one
     does, after the differences were told. `order` is a sort key: the order in which differences are
     told after a change of source. None of them may block.
-    `required`: not to find the table at the start is an error.
+    `required`: not to find the table at the start is an error. `columns`: their names, the key
+    first, for those whom we serve the table; () if unknown.
     `mnesia`: what a source says to `mnesia:system_info(is_running)`: a BEAM `yes`, a Python node
     that serves its table `no`; None: either may be the source.
     `brings`: the source is given the rows that it lacks, of those that were written here in between
@@ -129,8 +132,12 @@ class Mirror(GenServer):
         required: bool = True,
         mnesia: str | None = None,
         brings: bool = False,
+        columns: Sequence[str] = (),
     ) -> None:
         self.table = table
+        self.columns = columns
+        self.listeners: set[Callable[[Mirror, Change], None]] = set()
+        """Called with each change after it is in `table`, like `on_change`."""
         self.source: str | None = None
         self.known = False
         """Whether there was ever a source."""
@@ -195,11 +202,34 @@ class Mirror(GenServer):
         """Wait until all that the source has said so far is in `table`; errors as `dirty`."""
         await self._run([], timeout)
 
+    async def forward(self, call: Call) -> Term:
+        """What the source answers to a call, once `table` shows what that did, however long it
+        takes; errors as `dirty`."""
+        return (await self._run([call], None))[0]
+
     def write_local(self, row: Row) -> None:
         """Write a row here alone; the next source's rows replace it, unless it is brought there."""
+        self.change_local(Write(row))
+
+    def change_local(self, change: Operation, activity: Term = None) -> None:
+        """Do `change` here alone, as part of a Mnesia `activity`; else as `write_local`."""
+        name = self.table.name
+        row = (name, change.key) if isinstance(change, Delete) else change.row
+        operation = WRITE if isinstance(change, Write) else DELETE
+        event = (EVENT, (operation, name, row, activity))
         if self._brings:
-            self._local.write(row)
-        self._tell(Change(WRITE, row, self.table.write(row)))
+            apply_event(self._local, event)
+        for done in apply_event(self.table, event):
+            self._tell(done)
+
+    async def settle(self) -> None:
+        """Wait until there is a source, or none was found."""
+        await self._settled.wait()
+
+    @property
+    def unsettled(self) -> bool:
+        """Whether another source is being looked for just now."""
+        return not self._settled.is_set()
 
     def retry(self) -> None:
         """Ask the peers now, if it runs and has no source, and then often for a while."""
@@ -329,6 +359,8 @@ class Mirror(GenServer):
 
     def _tell(self, change: Change) -> None:
         self._on_change(change)
+        for listener in self.listeners:
+            listener(self, change)
         for pid, kind in self._followers:
             event = table_event(change, self.table.name, kind == DETAILED, self.pid)
             self.node.deliver(pid, event, self.pid)
@@ -348,10 +380,6 @@ class Mirror(GenServer):
     def detached(self) -> bool:
         """Whether there is no source, and none is being looked for just now."""
         return self.source is None and self._settled.is_set()
-
-    async def until_settled(self) -> None:
-        """Wait until there is a source or none is being looked for just now."""
-        await self._settled.wait()
 
     def _detach(self) -> None:
         self._lose_source(f"the peer that changed {self.table.name} has gone; no other has a copy")
