@@ -11,12 +11,15 @@ from typing import Self
 from pybeethoven.testing.common import TAIL, TIMEOUT, BeamError, text
 from pybeethoven.testing.ports import free_port
 
+ADDRESSES = ",".join(f"127.0.0.{host}" for host in range(1, 7))
+"""Where it listens: nodes of a cluster may have hosts, and thus beacons, of their own."""
+
 # So that a command without an eye on its stdin does not outlive us either.
 _WHILE_STDIN_IS_OPEN = '"$@" & exec 2>&-; read -r _; kill -KILL $!; wait'
 
 
 class Epmd:
-    """An EPMD of its own on 127.0.0.1, so that no test meets the machine's.
+    """An EPMD of its own at `ADDRESSES`, so that no test meets the machine's.
 
     `port` is where it listens; `env` is what nodes that are to use it need in their environment.
     Raises `BeamError` on entry when it cannot run.
@@ -41,7 +44,7 @@ class Epmd:
 
     async def start(self) -> None:
         """Run it, at the same port each time. Raises `BeamError`; then nothing is left."""
-        epmd = (self._command, "-d", "-d", "-address", "127.0.0.1", "-port", str(self.port))
+        epmd = (self._command, "-d", "-d", "-address", ADDRESSES, "-port", str(self.port))
         spawning = asyncio.ensure_future(
             asyncio.create_subprocess_exec(
                 *("/bin/sh", "-c", _WHILE_STDIN_IS_OPEN, "sh", *epmd),
