@@ -339,7 +339,7 @@ async def test_slow_request(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     """Who does not send a request in time is closed."""
-    monkeypatch.setattr(beacon_server, "REQUEST_TIME", 0.05 * UNIT)
+    monkeypatch.setattr(beacon_server, "REQUEST_TIME", 0.3 * UNIT)
     assert await ask(port, sent) == payload
     await guests_gone(beacon)
 
