@@ -10,13 +10,18 @@ import asyncio
 import errno
 import ipaddress
 import logging
-from collections.abc import Callable, Iterator
+import resource
+from collections import deque
+from collections.abc import AsyncGenerator, Callable, Collection, Coroutine
+from contextlib import aclosing
 from dataclasses import dataclass, field
 from itertools import islice
+from typing import Any, TypeVar
 
 from pybeethoven.cluster import seek_chat
 from pybeethoven.cluster.seek_chat import Message, SeekChatError
-from pybeethoven.errors import ConfigError, JoinError
+from pybeethoven.errors import ConfigError, JoinError, brief
+from pybeethoven.net.listening import is_local
 
 logger = logging.getLogger(__name__)
 
@@ -29,12 +34,14 @@ BACKOFF = (0.150, 0.300)
 """Between two rounds: a random time in this range, in seconds."""
 TIMED_OUT = "timeout"
 """The `answer` of a `JoinError` where none came."""
-AT_ONCE = 256
-"""So many hosts are asked at the same time."""
+AT_ONCE = 512
+"""So many hosts are asked at the same time, each with a socket: half of the 1,024 that a process
+mostly may open, and never more than half of what it may."""
 MAX_HOSTS = 65536
 MAX_SAID = 100
 """So many different things are logged until a beacon lets us in."""
 
+T = TypeVar("T")
 Beacon = tuple[asyncio.StreamReader, asyncio.StreamWriter]
 
 
@@ -68,26 +75,31 @@ def check_port(port: int) -> int:
 class Locator:
     """Looks for a beacon for the node `name` on `port` of `hosts`.
 
-    `backoff()` gives the seconds to wait between rounds.
+    `backoff()` gives the seconds to wait between rounds. `first`: a host, or its name, that is
+    asked before all others. `on_progress(asked, all)` is told how many of the hosts were asked.
     """
 
     name: str
     hosts: list[str]
     port: int
     backoff: Callable[[], float]
+    first: str | None = None
+    on_progress: Callable[[int, int], None] | None = None
     _refusals: list[JoinError] = field(default_factory=list)
     _said: set[str] = field(default_factory=set)
 
-    async def seek(self, rounds: int = ROUNDS) -> str | None:
+    async def seek(self, rounds: int = ROUNDS, known: Collection[str] = frozenset()) -> str | None:
         """Join through the first beacon that lets us in: its node's name, or None if there is none.
 
         The hosts are gone through up to `rounds` times. Raises `JoinError` if beacons were found in
-        the last round and none let us in. A beacon of our own node does not count, but when there
-        is no other it is a `JoinError`. When cancelled, no connection is left.
+        the last round and none let us in. This node's own beacon does not count; one of the same
+        name on another machine does, but when there is no other it is a `JoinError`. `known`: nodes
+        of the cluster that we are in; their beacons are not asked to let us in. When cancelled, no
+        connection is left.
         """
         for round_number in range(1, rounds + 1):
             self._refusals.clear()
-            if (via := await self._seek_once()) is not None:
+            if (via := await self._seek_once(known)) is not None:
                 self._said.clear()
                 return via
             self._say(logging.INFO, f"no beacon let us in in round {round_number} of {rounds}")
@@ -96,38 +108,92 @@ class Locator:
             if round_number < rounds:
                 await asyncio.sleep(self.backoff())
         if self._refusals:
-            raise min(self._refusals, key=lambda refusal: refusal.answer == "self")
+            raise min(self._refusals, key=lambda refusal: refusal.answer == seek_chat.SELF)
         return None
 
-    async def _seek_once(self) -> str | None:
-        hosts = iter(self.hosts)
-        while chunk := list(islice(hosts, AT_ONCE)):
-            found = await self._connect_all(chunk)
-            try:
-                if (via := await self._join_first(found)) is not None:
+    async def look(self) -> dict[str, list[str]]:
+        """Ask every beacon which nodes it sees, without joining: those nodes by the beacon's node.
+
+        The hosts are gone through once; this node's own beacon is left out. Raises `JoinError` when
+        there are too few file descriptors. When cancelled, no connection is left.
+        """
+        seen: dict[str, list[str]] = {}
+        async with aclosing(self._sweep(self._watch)) as sweep:
+            async for host, reply in sweep:
+                if isinstance(reply.payload, list):
+                    seen[reply.sender] = reply.payload
+                elif reply.sender != self.name:
+                    text = f"the beacon at {host} answered {brief(reply.payload)} to watching"
+                    self._say(logging.WARNING, text)
+        seen.pop(self.name, None)
+        return seen
+
+    async def _seek_once(self, known: Collection[str]) -> str | None:
+        if known:
+            return await self._seek_strangers({self.name, *known})
+        async with aclosing(self._sweep(self._connect)) as sweep:
+            async for host, beacon in sweep:
+                if (via := await self._join(host, beacon)) is not None:
                     return via
-            finally:
-                for _, writer in found.values():
-                    self._take_leave(writer)
         return None
 
-    def _take_leave(self, writer: asyncio.StreamWriter) -> None:
-        # A beacon logs an error when we go without a word; `watching` is harmless.
-        writer.write(seek_chat.encode(Message(self.name, seek_chat.WATCHING, "check")))
-        writer.close()
+    async def _seek_strangers(self, known: Collection[str]) -> str | None:
+        async with aclosing(self._sweep(self._watch)) as sweep:
+            async for host, reply in sweep:
+                if reply.sender in known or (beacon := await self._connect(host)) is None:
+                    continue
+                if (via := await self._join(host, beacon)) is not None:
+                    return via
+        return None
 
-    async def _connect_all(self, hosts: list[str]) -> dict[str, Beacon]:
-        attempts = [asyncio.ensure_future(self._connect(host)) for host in hosts]
+    async def _sweep(
+        self, meet: Callable[[str], Coroutine[Any, Any, T | None]]
+    ) -> AsyncGenerator[tuple[str, T], None]:
+        """What `meet` gives for each host where it gives something, in the hosts' order.
+
+        The next hosts are met meanwhile. Connections among what is not taken are closed.
+        """
+        if self.first is not None and (met := await meet(self.first)) is not None:
+            yield self.first, met
+        at_once = _at_once()
+        hosts = [host for host in self.hosts if host != self.first]
+        rest = iter(hosts)
+        window: deque[asyncio.Task[T | None]] = deque()
         try:
-            beacons = await asyncio.gather(*attempts)
-        except BaseException:
-            for attempt in attempts:
-                attempt.cancel()
-            for result in await asyncio.gather(*attempts, return_exceptions=True):
-                if isinstance(result, tuple):
-                    result[1].close()
-            raise
-        return {host: beacon for host, beacon in zip(hosts, beacons, strict=True) if beacon}
+            for asked, host in enumerate(hosts, 1):
+                for next_host in islice(rest, at_once - len(window)):
+                    window.append(asyncio.create_task(meet(next_host)))
+                if not window[0].done():
+                    await asyncio.wait({window[0]})
+                if (met := window.popleft().result()) is not None:
+                    yield host, met
+                if self.on_progress and (asked % at_once == 0 or asked == len(hosts)):
+                    self.on_progress(asked, len(hosts))
+        finally:
+            await self._leave_all(window, CONNECT_TIMEOUT if meet == self._connect else 0.0)
+
+    async def _leave_all(self, window: Collection[asyncio.Task[Any]], patience: float) -> None:
+        """Close what `window` has connected, and what it connects within `patience` seconds."""
+        for task in window:
+            task.add_done_callback(self._take_leave)
+        try:
+            if window:
+                await asyncio.wait(window, timeout=patience)
+        finally:
+            for task in window:
+                task.cancel()
+            if window:
+                await asyncio.wait(window)
+
+    def _take_leave(self, task: asyncio.Task[Any]) -> None:
+        if not task.cancelled() and task.exception() is None and isinstance(task.result(), tuple):
+            # A beacon logs an error when we go without a word; `watching` is harmless.
+            _, writer = task.result()
+            writer.write(seek_chat.encode(self._watching()))
+            writer.close()
+
+    def _watching(self) -> Message:
+        return Message(self.name, seek_chat.WATCHING, "check")
 
     async def _connect(self, host: str) -> Beacon | None:
         try:
@@ -135,19 +201,36 @@ class Locator:
                 return await asyncio.open_connection(host, self.port, limit=seek_chat.MAX_SIZE)
         except OSError as error:
             if error.errno in (errno.EMFILE, errno.ENFILE):
-                raise JoinError(f"too few file descriptors to seek: {error}", "error") from error
+                text = f"too few file descriptors to seek: {error}"
+                raise JoinError(text, seek_chat.ERROR) from error
+            return None
+        except UnicodeError:  # `first` is no name that a host can have
             return None
 
-    async def _join_first(self, found: dict[str, Beacon]) -> str | None:
-        for host, beacon in _taken_from(found):
-            try:
-                if (via := await self._join(host, *beacon)) is not None:
-                    return via
-            finally:
-                beacon[1].close()
-        return None
+    async def _watch(self, host: str) -> Message | None:
+        """What the beacon of a host answers to `watching`; None if there is none."""
+        if (beacon := await self._connect(host)) is None:
+            return None
+        try:
+            return await self._ask(*beacon, self._watching())
+        except (OSError, SeekChatError) as error:
+            self._say_no_beacon(host, error)
+            return None
+        finally:
+            beacon[1].close()
 
-    async def _join(
+    async def _join(self, host: str, beacon: Beacon) -> str | None:
+        if beacon[0].at_eof():  # it had to wait until another had answered
+            beacon[1].close()
+            if (again := await self._connect(host)) is None:
+                return None
+            beacon = again
+        try:
+            return await self._ask_to_join(host, *beacon)
+        finally:
+            beacon[1].close()
+
+    async def _ask_to_join(
         self, host: str, reader: asyncio.StreamReader, writer: asyncio.StreamWriter
     ) -> str | None:
         try:
@@ -156,12 +239,18 @@ class Locator:
             self._refusals.append(_silence(host, self.port))
             return None
         except (OSError, SeekChatError) as error:
-            self._say(logging.WARNING, f"{host}:{self.port} is no beacon: {error}")
+            self._say_no_beacon(host, error)
             return None
-        if reply.payload == "joined" and reply.sender != self.name:
+        if reply.payload == seek_chat.JOINED and reply.sender != self.name:
             return reply.sender
+        if reply.payload == seek_chat.SELF and is_local(writer.transport):
+            return None  # our own beacon
         self._refusals.append(_refusal(self.name, host, reply))
         return None
+
+    def _say_no_beacon(self, host: str, error: Exception) -> None:
+        why = "it does not answer" if isinstance(error, TimeoutError) else error
+        self._say(logging.WARNING, f"{host}:{self.port} is no beacon: {why}")
 
     def _say(self, level: int, text: str) -> None:
         """Log a text once: who is in no cluster seeks for as long as that lasts."""
@@ -184,10 +273,10 @@ class Locator:
         return reply
 
 
-def _taken_from(beacons: dict[str, Beacon]) -> Iterator[tuple[str, Beacon]]:
-    while beacons:
-        host = next(iter(beacons))
-        yield host, beacons.pop(host)
+def _at_once() -> int:
+    """How many hosts are asked at the same time."""
+    soft, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
+    return AT_ONCE if soft == resource.RLIM_INFINITY else max(1, min(AT_ONCE, soft // 2))
 
 
 def _silence(host: str, port: int) -> JoinError:
