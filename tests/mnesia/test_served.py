@@ -84,7 +84,7 @@ class Copy:
 
 @pytest.fixture(autouse=True)
 def _quick_retry(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(mirror_module, "RETRY_INTERVAL", 0.05 * UNIT)
+    monkeypatch.setattr(mirror_module, "RETRY_INTERVALS", (0.05 * UNIT, 0.05 * UNIT))
 
 
 @pytest.fixture
