@@ -163,7 +163,6 @@ def reply(payload: str, sender: str = A) -> bytes:
     [
         (reply("join_failed"), "answered 'join_failed'"),
         (reply("error"), "answered 'error'"),
-        (reply("self", PY), "answered 'self'"),
         (reply("joined", "nobody@127.0.0.1"), None),
         (reply("joined", "no name"), None),
         (b"HTTP/1.1 400 Bad Request\r\n\r\n", "it is no JSON object"),
