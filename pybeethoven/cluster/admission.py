@@ -1,8 +1,8 @@
 """Who adds a node to the cluster, and when.
 
-A BEAM leads as soon as it has the tracker, and adds each further node, so that the Mnesia of another
-BEAM is merged with its own. Two that had begun each for itself could never be merged. So in a
-cluster of Python nodes alone the first of them lets in one BEAM, when it knows that there is no
+A BEAM leads as soon as it has the tracker, and adds each further node, so that the Mnesia of
+another BEAM is merged with its own. Two that had begun each for itself could never be merged. So in
+a cluster of Python nodes alone the first of them lets in one BEAM, when it knows that there is no
 other cluster, and the next ones have to wait until that one leads.
 """
 

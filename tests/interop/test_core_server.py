@@ -99,7 +99,7 @@ async def test_add_node_without_peer(cluster: Peers, member: Member) -> None:
         text = "no connection to b@127.0.0.1"
         with pytest.raises(NoConnection, match=text):
             await py.core_server.new_node(B)
-        with pytest.raises(MirrorError, match="b@127.0.0.1 was not added: no BEAM peer is conn"):
+        with pytest.raises(MirrorError, match=r"b@127.0.0.1 was not added: no BEAM peer is conn"):
             await py.core_server.add_node_to_mnesia(B)
         a = await cluster.start_bare(A)
         error, told = await a.eval(f'GenServer.call({SERVER}, {{:add_node, :"{B}"}})')
