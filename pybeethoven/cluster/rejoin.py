@@ -142,12 +142,12 @@ class Rejoin(Process):
             await self._member.add_self()
         elif self._member.may_recover() and passed < self._backoff.longest:
             # Its beacon would ask a CoreServer whose Mnesia is not there yet, and crash it.
-            self._say("a peer is connected, but does not offer the tracker")
+            self._say("a peer is connected, but does not offer the tracker", logging.INFO)
         elif self._seek is not None and (via := await self._seek()) is not None:
             logger.info("the beacon of %s lets %s in", via, self.node.name)
             self._member.let_in(via)
 
-    def _say(self, why: str) -> None:
+    def _say(self, why: str, level: int = logging.WARNING) -> None:
         if why not in self._said and len(self._said) < MAX_REASONS:
             self._said.add(why)
-            logger.warning("%s is not in the cluster, trying on: %s", self.node.name, why)
+            logger.log(level, "%s is not in the cluster, trying on: %s", self.node.name, why)
