@@ -9,7 +9,7 @@ from contextlib import suppress
 
 import pytest
 
-from pybeethoven import Atom, Node, Process, Term
+from pybeethoven import Atom, GenServer, Node, Process, Term
 from pybeethoven.errors import Aborted, ErlangError, ErlangExit, MirrorError, ProcessExit
 from pybeethoven.etf import Export, ImproperList, Pid
 from pybeethoven.mnesia import (
@@ -78,7 +78,7 @@ class Copy:
 
 @pytest.fixture(autouse=True)
 def _quick_retry(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(mirror_module, "RETRY_INTERVAL", 0.05 * UNIT)
+    monkeypatch.setattr(mirror_module, "RETRY_INTERVALS", (0.05 * UNIT, 0.05 * UNIT))
 
 
 @pytest.fixture
@@ -162,6 +162,24 @@ async def test_all_or_nothing(origin: Copy, copy: Copy) -> None:
     with pytest.raises(Aborted):
         await copy.mirror.dirty(Write(bad))
     assert origin.rows() == copy.rows() == [row(1, b"old"), row(2, b"old")]
+
+
+async def test_source_is_sought_while_the_node_stops(
+    a: Node, server: TableServer, caplog: pytest.LogCaptureFixture
+) -> None:
+    """A mirror finds none then, and ends in order."""
+    copy = await Copy().start(a)
+
+    class EndsBefore(GenServer):
+        async def terminate(self, reason: Term) -> None:
+            copy.detached.clear()
+            copy.peers.append(B)
+            copy.mirror.retry()
+            await soon(copy.detached.wait())
+
+    await a.start(EndsBefore())
+    await soon(a.stop())
+    assert not caplog.records
 
 
 async def test_chain(start_node: StartNode, origin: Copy, copy: Copy, a: Node) -> None:
