@@ -13,7 +13,6 @@ from __future__ import annotations
 import asyncio
 import random
 from collections.abc import Callable, Iterable
-from datetime import UTC, datetime, timedelta
 from typing import Final
 
 from pybeethoven.cluster.clock import ClusterClock
@@ -81,12 +80,9 @@ class Sharing:
             self._links[peer] = link = self._link(peer)
             self.node.spawn(link, link=True)
 
-    def write(self, name: str, status: Atom, instead: Row | None = None) -> None:
-        """Say so of a node from now on, also where `instead` is said, and by a clock that is ahead
-        of ours: for all who share, it is newer than that and than what we have."""
-        said = [*self._tracker.table.read(Atom(name)), *filter(None, [instead])]
-        now = max([self._clock.now(), *map(_next, said)])
-        self._tracker.write_local(record(name, status, now))
+    def write(self, name: str, status: Atom) -> None:
+        """Say so of a node from now on."""
+        self._tracker.write_local(record(name, status, self._clock.now()))
 
     async def check(self, process: Process, name: str, lost: bool) -> None:
         """Mark an online node offline if it can't be reached, or, when its connection was `lost`,
@@ -132,6 +128,7 @@ class Sharing:
 
     def _take(self, row: Row) -> None:
         if self._shares and self._is_news(row):
+            self._clock.hear(last_change(row))
             self._tracker.write_local(row)
 
     def _is_news(self, row: Row) -> bool:
@@ -147,15 +144,8 @@ class Sharing:
         for row in self._links[peer].table.rows() if peer in self._links else []:
             wrong = row[2] == OFFLINE and row[1] in here and self._status(row[1]) == ONLINE
             if wrong and self._shares and self._is_news(row):
-                self.write(row[1], ONLINE, instead=row)
+                self._clock.hear(last_change(row))
+                self.write(row[1], ONLINE)
             else:
                 self._take(row)
         self._changed()
-
-
-def _next(row: Row) -> datetime:
-    """The next time after that of a row; the first of all if there is none."""
-    try:
-        return last_change(row) + timedelta(microseconds=1)
-    except OverflowError:  # anybody can write the year 9999
-        return datetime.min.replace(tzinfo=UTC)

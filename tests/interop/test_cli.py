@@ -257,14 +257,13 @@ async def test_wrong_cookie(cluster: Peers) -> None:
     assert "another" not in err
 
 
-@pytest.mark.parametrize("payload", ["self", "error"])
+@pytest.mark.parametrize("payload", ["join_failed", "error"])
 async def test_beacon_that_refuses(cluster: Peers, payload: str) -> None:
     """The answers that a healthy beacon gives only to nodes in trouble end the command too."""
 
     async def answer(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         await reader.read(1000)
-        sender = PY if payload == "self" else A
-        reply = {"type": "reply", "sender": sender, "payload": payload}
+        reply = {"type": "reply", "sender": A, "payload": payload}
         writer.write(json.dumps(reply).encode())
         writer.close()
 
