@@ -433,8 +433,9 @@ class Mirror(GenServer):
             running = await self.node.rpc(peer, "mnesia", "system_info", args, ANSWER_TIME)
             if running != self._mnesia:
                 raise MirrorError(f"Mnesia is running there: {brief(running)}")
-        self._subscriber = subscriber = _Subscriber(self)
-        self.node.spawn(subscriber)
+        subscriber = _Subscriber(self)
+        self.node.spawn(subscriber)  # raises when the node stops
+        self._subscriber = subscriber
         self._monitor = self.monitor((SUBSCRIBER, peer))
         what = (Atom("table"), self.table.name, DETAILED)
         subscribe = [subscriber.pid, what]
