@@ -319,6 +319,8 @@ class CoreServer(DistrServer, subscribe=True):
                     self._process_event(event)
             case tuple(("DOWN", Reference() as reference, _, _, reason)):
                 self._forget(reference, reason)
+            case _ if not self.node.running:
+                logger.debug("%s leaves, and does nothing about it", self.node.name)
             case tuple(("nodedown", Atom() as name)):
                 self._process_nodedown(name)
             case tuple(("nodeup", Atom() as name)):
