@@ -227,6 +227,11 @@ class Mirror(GenServer):
         await self._settled.wait()
 
     @property
+    def ready(self) -> bool:
+        """Whether it runs and has done its `init`: the first changes are not told."""
+        return getattr(self, "alive", False) and self.started.done()
+
+    @property
     def unsettled(self) -> bool:
         """Whether another source is being looked for just now."""
         return not self._settled.is_set()
