@@ -10,13 +10,14 @@ import asyncio
 import errno
 import ipaddress
 import logging
-from collections.abc import Callable, Iterator
+import resource
+from collections.abc import Callable, Collection, Iterator
 from dataclasses import dataclass, field
-from itertools import islice
 
 from pybeethoven.cluster import seek_chat
 from pybeethoven.cluster.seek_chat import Message, SeekChatError
-from pybeethoven.errors import ConfigError, JoinError
+from pybeethoven.errors import ConfigError, JoinError, brief
+from pybeethoven.net.listening import is_local
 
 logger = logging.getLogger(__name__)
 
@@ -29,8 +30,9 @@ BACKOFF = (0.150, 0.300)
 """Between two rounds: a random time in this range, in seconds."""
 TIMED_OUT = "timeout"
 """The `answer` of a `JoinError` where none came."""
-AT_ONCE = 256
-"""So many hosts are asked at the same time."""
+AT_ONCE = 512
+"""So many hosts are asked at the same time, each with a socket: half of the 1,024 that a process
+mostly may open, and never more than half of what it may."""
 MAX_HOSTS = 65536
 MAX_SAID = 100
 """So many different things are logged until a beacon lets us in."""
@@ -68,26 +70,31 @@ def check_port(port: int) -> int:
 class Locator:
     """Looks for a beacon for the node `name` on `port` of `hosts`.
 
-    `backoff()` gives the seconds to wait between rounds.
+    `backoff()` gives the seconds to wait between rounds. `first`: a host, or its name, that is
+    asked before all others. `on_progress(asked, all)` is told how many of the hosts were asked.
     """
 
     name: str
     hosts: list[str]
     port: int
     backoff: Callable[[], float]
+    first: str | None = None
+    on_progress: Callable[[int, int], None] | None = None
     _refusals: list[JoinError] = field(default_factory=list)
     _said: set[str] = field(default_factory=set)
 
-    async def seek(self, rounds: int = ROUNDS) -> str | None:
+    async def seek(self, rounds: int = ROUNDS, known: Collection[str] = frozenset()) -> str | None:
         """Join through the first beacon that lets us in: its node's name, or None if there is none.
 
         The hosts are gone through up to `rounds` times. Raises `JoinError` if beacons were found in
-        the last round and none let us in. A beacon of our own node does not count, but when there
-        is no other it is a `JoinError`. When cancelled, no connection is left.
+        the last round and none let us in. This node's own beacon does not count; one of the same
+        name on another machine does, but when there is no other it is a `JoinError`. `known`: nodes
+        of the cluster that we are in; their beacons are not asked to let us in. When cancelled, no
+        connection is left.
         """
         for round_number in range(1, rounds + 1):
             self._refusals.clear()
-            if (via := await self._seek_once()) is not None:
+            if (via := await self._seek_once(known)) is not None:
                 self._said.clear()
                 return via
             self._say(logging.INFO, f"no beacon let us in in round {round_number} of {rounds}")
@@ -96,13 +103,33 @@ class Locator:
             if round_number < rounds:
                 await asyncio.sleep(self.backoff())
         if self._refusals:
-            raise min(self._refusals, key=lambda refusal: refusal.answer == "self")
+            raise min(self._refusals, key=lambda refusal: refusal.answer == seek_chat.SELF)
         return None
 
-    async def _seek_once(self) -> str | None:
-        hosts = iter(self.hosts)
-        while chunk := list(islice(hosts, AT_ONCE)):
-            found = await self._connect_all(chunk)
+    async def look(self) -> dict[str, list[str]]:
+        """Ask every beacon which nodes it sees, without joining: those nodes by the beacon's node.
+
+        The hosts are gone through once; this node's own beacon is left out. Raises `JoinError` when
+        there are too few file descriptors. When cancelled, no connection is left.
+        """
+        seen: dict[str, list[str]] = {}
+        for hosts in self._portions():
+            for host, reply in (await self._watch(await self._connect_all(hosts))).items():
+                if isinstance(reply.payload, list):
+                    seen[reply.sender] = reply.payload
+                elif reply.sender != self.name:
+                    text = f"the beacon at {host} answered {brief(reply.payload)} to watching"
+                    self._say(logging.WARNING, text)
+        seen.pop(self.name, None)
+        return seen
+
+    async def _seek_once(self, known: Collection[str]) -> str | None:
+        for hosts in self._portions():
+            found = await self._connect_all(hosts)
+            if known:
+                replies = await self._watch(found)
+                strangers = [h for h, r in replies.items() if r.sender not in {self.name, *known}]
+                found = await self._connect_all(strangers)
             try:
                 if (via := await self._join_first(found)) is not None:
                     return via
@@ -111,10 +138,25 @@ class Locator:
                     self._take_leave(writer)
         return None
 
+    def _portions(self) -> Iterator[list[str]]:
+        """The hosts, as many at a time as are asked at the same time; each but the last was asked
+        when the next is taken."""
+        if self.first is not None:
+            yield [self.first]
+        asked = 0
+        while hosts := self.hosts[asked : asked + _at_once()]:
+            yield [host for host in hosts if host != self.first]
+            asked += len(hosts)
+            if self.on_progress is not None:
+                self.on_progress(asked, len(self.hosts))
+
     def _take_leave(self, writer: asyncio.StreamWriter) -> None:
         # A beacon logs an error when we go without a word; `watching` is harmless.
-        writer.write(seek_chat.encode(Message(self.name, seek_chat.WATCHING, "check")))
+        writer.write(seek_chat.encode(self._watching()))
         writer.close()
+
+    def _watching(self) -> Message:
+        return Message(self.name, seek_chat.WATCHING, "check")
 
     async def _connect_all(self, hosts: list[str]) -> dict[str, Beacon]:
         attempts = [asyncio.ensure_future(self._connect(host)) for host in hosts]
@@ -135,7 +177,33 @@ class Locator:
                 return await asyncio.open_connection(host, self.port, limit=seek_chat.MAX_SIZE)
         except OSError as error:
             if error.errno in (errno.EMFILE, errno.ENFILE):
-                raise JoinError(f"too few file descriptors to seek: {error}", "error") from error
+                text = f"too few file descriptors to seek: {error}"
+                raise JoinError(text, seek_chat.ERROR) from error
+            return None
+        except UnicodeError:  # `first` is no name that a host can have
+            return None
+
+    async def _watch(self, found: dict[str, Beacon]) -> dict[str, Message]:
+        """What each of the beacons answers to `watching`; what is none is left out."""
+        asked = [
+            asyncio.ensure_future(self._watch_one(host, *beacon)) for host, beacon in found.items()
+        ]
+        try:
+            replies = await asyncio.gather(*asked)
+        finally:
+            for task, (_, writer) in zip(asked, found.values(), strict=True):
+                task.cancel()
+                writer.close()
+            await asyncio.gather(*asked, return_exceptions=True)
+        return {host: reply for host, reply in zip(found, replies, strict=True) if reply}
+
+    async def _watch_one(
+        self, host: str, reader: asyncio.StreamReader, writer: asyncio.StreamWriter
+    ) -> Message | None:
+        try:
+            return await self._ask(reader, writer, self._watching())
+        except (OSError, SeekChatError) as error:
+            self._say_no_beacon(host, error)
             return None
 
     async def _join_first(self, found: dict[str, Beacon]) -> str | None:
@@ -156,12 +224,18 @@ class Locator:
             self._refusals.append(_silence(host, self.port))
             return None
         except (OSError, SeekChatError) as error:
-            self._say(logging.WARNING, f"{host}:{self.port} is no beacon: {error}")
+            self._say_no_beacon(host, error)
             return None
-        if reply.payload == "joined" and reply.sender != self.name:
+        if reply.payload == seek_chat.JOINED and reply.sender != self.name:
             return reply.sender
+        if reply.payload == seek_chat.SELF and is_local(writer.transport):
+            return None  # our own beacon
         self._refusals.append(_refusal(self.name, host, reply))
         return None
+
+    def _say_no_beacon(self, host: str, error: Exception) -> None:
+        why = "it does not answer" if isinstance(error, TimeoutError) else error
+        self._say(logging.WARNING, f"{host}:{self.port} is no beacon: {why}")
 
     def _say(self, level: int, text: str) -> None:
         """Log a text once: who is in no cluster seeks for as long as that lasts."""
@@ -182,6 +256,12 @@ class Locator:
         if reply.type != seek_chat.REPLY:
             raise SeekChatError(f"it sent {reply.type!r} in place of a reply")
         return reply
+
+
+def _at_once() -> int:
+    """How many hosts are asked at the same time."""
+    soft, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
+    return AT_ONCE if soft == resource.RLIM_INFINITY else max(1, min(AT_ONCE, soft // 2))
 
 
 def _taken_from(beacons: dict[str, Beacon]) -> Iterator[tuple[str, Beacon]]:

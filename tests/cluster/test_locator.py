@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import resource
 from collections.abc import AsyncIterator, Callable, Coroutine
 from contextlib import AsyncExitStack
 from typing import Any
@@ -174,6 +175,12 @@ def locator(port: int, backoffs: list[float]) -> Locator:
     return Locator(PY, hosts_of("127.0.0.0/29"), port, backoff)
 
 
+@pytest.fixture
+def elsewhere(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The test's beacons are on another machine."""
+    monkeypatch.setattr(locator_module, "is_local", lambda _transport: False)
+
+
 async def test_joined(serve: Serve, locator: Locator, backoffs: list[float]) -> None:
     """The one beacon lets us in at once, asked once."""
     [beacon] = await serve(FakeBeacon(reply("joined")))
@@ -269,7 +276,13 @@ async def test_mute_beacons_only(
     ids=lambda value: repr(value)[:40],
 )
 async def test_refused(
-    answer: bytes, said: str, cause: str, serve: Serve, locator: Locator, backoffs: list[float]
+    answer: bytes,
+    said: str,
+    cause: str,
+    serve: Serve,
+    locator: Locator,
+    backoffs: list[float],
+    elsewhere: None,
 ) -> None:
     """When the only beacon refuses in every round, the error says who, what and why."""
     [beacon] = await serve(FakeBeacon(answer))
@@ -282,9 +295,34 @@ async def test_refused(
     assert len(backoffs) == ROUNDS - 1
 
 
+async def test_own_beacon(serve: Serve, locator: Locator, backoffs: list[float]) -> None:
+    """A beacon of this machine that says `self` is ours, and no answer: others decide."""
+    [own] = await serve(FakeBeacon(reply("self", PY)))
+    assert await soon(locator.seek()) is None
+    assert (own.connections, len(backoffs)) == (ROUNDS, ROUNDS - 1)
+
+
+@pytest.mark.parametrize("payload", ["joined", "join_failed"])
+async def test_own_beacon_and_another(payload: str, serve: Serve, locator: Locator) -> None:
+    """Next to ours, another beacon lets us in, or refuses."""
+    await serve(FakeBeacon(reply("self", PY)), FakeBeacon(reply(payload, "b@127.0.0.2")))
+    if payload == "joined":
+        assert await soon(locator.seek()) == "b@127.0.0.2"
+    else:
+        with pytest.raises(JoinError, match="the beacon of b@127"):
+            await soon(locator.seek())
+
+
+async def test_joined_by_a_namesake_here(serve: Serve, locator: Locator) -> None:
+    """Only `self` is what our own beacon says; anything else in our name is a refusal."""
+    await serve(FakeBeacon(reply("joined", PY)))
+    with pytest.raises(JoinError, match="not an answer"):
+        await soon(locator.seek())
+
+
 @pytest.mark.parametrize("turned", [False, True])
 async def test_refusal_of_another_is_told_before_self(
-    turned: bool, serve: Serve, locator: Locator
+    turned: bool, serve: Serve, locator: Locator, elsewhere: None
 ) -> None:
     """`self` is the least of several refusals."""
     beacons = [FakeBeacon(reply("self", PY)), FakeBeacon(reply("join_failed", "b@127.0.0.2"))]
@@ -356,13 +394,132 @@ async def test_more_hosts_than_are_asked_at_once(
     assert [beacon.connections for beacon in beacons] == [ROUNDS] * 4
 
 
+@pytest.mark.parametrize(
+    ("soft", "at_once"), [(resource.RLIM_INFINITY, 512), (1024, 512), (256, 128), (1, 1), (0, 1)]
+)
+def test_at_once(soft: int, at_once: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """At most half of the file descriptors that the process may have are for the sweep."""
+    monkeypatch.setattr(resource, "getrlimit", lambda _: (soft, resource.RLIM_INFINITY))
+    assert locator_module._at_once() == at_once
+
+
+async def test_progress(port: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Who wants to know is told how many hosts were asked, from the beginning in each round."""
+    monkeypatch.setattr(locator_module, "AT_ONCE", 4)
+    told: list[tuple[int, int]] = []
+    hosts = hosts_of("127.0.0.0/29")
+    locator = Locator(PY, hosts, port, lambda: 0.0, on_progress=lambda *told_: told.append(told_))
+    assert await soon(locator.seek(rounds=2)) is None
+    assert told == [(4, 6), (6, 6)] * 2
+    assert await soon(locator.look()) == {}
+    assert told == [(4, 6), (6, 6)] * 3
+
+
+# The first of all
+
+
+@pytest.mark.parametrize("first", ["127.0.0.3", "127.0.0.9", "localhost"])
+async def test_first_is_asked_alone(first: str, serve: Serve, port: int) -> None:
+    """When the first host lets us in, no other one is asked; it may be outside of the network."""
+    beacons = await serve(FakeBeacon(reply("joined")), FakeBeacon(None), FakeBeacon(None))
+    server = None
+    if first == "127.0.0.3":
+        beacons[2].answer = reply("joined")
+    elif first == "127.0.0.9":
+        server = await asyncio.start_server(beacons[0].serve, first, port)
+    locator = Locator(PY, hosts_of("127.0.0.0/29"), port, lambda: 0.0, first=first)
+    assert await soon(locator.seek()) == "a@127.0.0.1"
+    assert sum(beacon.connections for beacon in beacons) == 1
+    if server is not None:
+        server.close()
+
+
+@pytest.mark.parametrize("first", ["127.0.0.1", "127.0.0.9", "nosuch.invalid", "x" * 70, ""])
+async def test_first_does_not_help(first: str, serve: Serve, port: int) -> None:
+    """When the first host does not let us in, or there is none, the others are asked, each once."""
+    beacons = await serve(
+        FakeBeacon(reply("join_failed")), FakeBeacon(reply("joined", "b@127.0.0.2"))
+    )
+    locator = Locator(PY, hosts_of("127.0.0.0/29"), port, lambda: 0.0, first=first)
+    assert await soon(locator.seek()) == "b@127.0.0.2"
+    assert [beacon.requests for beacon in beacons] == [[SEEKING], [SEEKING]]
+
+
+# Looking round
+
+
+async def test_look(serve: Serve, locator: Locator, caplog: pytest.LogCaptureFixture) -> None:
+    """Every beacon but our own tells which nodes it sees; what is no beacon is left out."""
+    beacons = await serve(
+        FakeBeacon(reply("self", PY)),
+        FakeBeacon(reply(["c@127.0.0.3"], "b@127.0.0.2")),
+        FakeBeacon(reply([], "c@127.0.0.3")),
+        FakeBeacon(b"junk"),
+        FakeBeacon(reply("joined", "e@127.0.0.5")),
+        FakeBeacon(reply([], PY)),
+    )
+    for _ in range(2):
+        seen = await soon(locator.look())
+        assert seen == {"b@127.0.0.2": ["c@127.0.0.3"], "c@127.0.0.3": []}
+    assert [beacon.requests for beacon in beacons] == [[WATCHING] * 2] * 6
+    texts = [record.getMessage() for record in caplog.records]
+    assert len(texts) == 2
+    assert "127.0.0.4" in texts[0]
+    assert "127.0.0.5 answered 'joined'" in texts[1]
+
+
+async def test_look_at_mute_beacons(
+    serve: Serve, locator: Locator, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Those that do not answer are waited for together, and left out."""
+    monkeypatch.setattr(locator_module, "REPLY_TIMEOUT", 0.5 * UNIT)
+    await serve(*(FakeBeacon(None) for _ in range(5)), FakeBeacon(reply([])))
+    began = asyncio.get_running_loop().time()
+    assert await soon(locator.look()) == {"a@127.0.0.1": []}
+    assert asyncio.get_running_loop().time() - began < 1.5 * UNIT
+
+
+# The known
+
+
+async def test_known(serve: Serve, locator: Locator, caplog: pytest.LogCaptureFixture) -> None:
+    """Nodes of our own cluster, and our own, are asked who they are, and nothing else."""
+    beacons = await serve(
+        FakeBeacon(reply([], "a@127.0.0.1")),
+        FakeBeacon(reply("self", PY)),
+        FakeBeacon(b"junk"),
+    )
+    assert await soon(locator.seek(rounds=1, known=frozenset({"a@127.0.0.1"}))) is None
+    assert [beacon.requests for beacon in beacons] == [[WATCHING]] * 3
+
+
+@pytest.mark.parametrize("payload", ["joined", "join_failed"])
+async def test_stranger_among_the_known(payload: str, serve: Serve, locator: Locator) -> None:
+    """A beacon of another cluster is asked, on a second connection, to let us in."""
+    known, stranger = await serve(
+        FakeBeacon(reply([], "a@127.0.0.1")), FakeBeacon(reply(payload, "b@127.0.0.2"))
+    )
+    seeking = locator.seek(rounds=1, known=["a@127.0.0.1", "c@127.0.0.3"])
+    if payload == "joined":
+        assert await soon(seeking) == "b@127.0.0.2"
+    else:
+        with pytest.raises(JoinError, match="the beacon of b@127"):
+            await soon(seeking)
+    assert (known.requests, stranger.requests) == ([WATCHING], [WATCHING, SEEKING])
+
+
+@pytest.mark.parametrize("what", ["seek", "known", "look"])
 @pytest.mark.parametrize("answers", [(None, None), ("join_failed", "joined"), ("joined", None)])
-async def test_cancelled(answers: tuple[str | None, ...], serve: Serve, locator: Locator) -> None:
+async def test_cancelled(
+    answers: tuple[str | None, ...], what: str, serve: Serve, locator: Locator
+) -> None:
     """Cancelled at any moment, no connection stays open."""
     replies = [None if answer is None else reply(answer) for answer in answers]
     beacons = await serve(*map(FakeBeacon, replies))
     for turns in range(60):
-        seeking = asyncio.create_task(locator.seek())
+        known = ["c@127.0.0.3"] if what == "known" else []
+        task = locator.look() if what == "look" else locator.seek(known=known)
+        seeking: asyncio.Task[Any] = asyncio.create_task(task)
         for _ in range(turns):
             await asyncio.sleep(0)
         seeking.cancel()

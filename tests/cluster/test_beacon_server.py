@@ -1,0 +1,557 @@
+"""The BeaconServer, on a real node, asked over real sockets, by Locators and by strangers."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import logging
+import os
+import resource
+import socket
+import struct
+from collections.abc import AsyncIterator, Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from pybeethoven import Atom, Node
+from pybeethoven.cluster import beacon_server
+from pybeethoven.cluster.beacon_server import MAX_GUESTS, NAME, RECOVER, BeaconServer
+from pybeethoven.cluster.locator import Locator
+from pybeethoven.cluster.seek_chat import MAX_SIZE
+from pybeethoven.errors import JoinError, MirrorError
+from pybeethoven.net.listening import open_listener
+from pybeethoven.testing import Epmd, free_port
+from tests.helpers import soon, until_logged
+from tests.timing import UNIT
+
+HOST = "127.0.0.1"
+PY, OTHER = "py@127.0.0.1", "other@127.0.0.1"
+NOTSUP = (Atom("error"), Atom("notsup"))
+NODES = ["a@127.0.0.1", "b@127.0.0.1"]
+
+
+class Cluster:
+    """What the beacon has nodes added to. `hold`: adding waits for it."""
+
+    def __init__(self) -> None:
+        self.added: list[str] = []
+        self.cancelled: list[str] = []
+        self.active = self.most_active = 0
+        self.begun = asyncio.Event()
+        self.hold = asyncio.Event()
+        self.hold.set()
+        self.ended = asyncio.Event()
+        self.error: Exception | None = None
+
+    async def add_node(self, name: str) -> None:
+        """Add a node."""
+        self.active += 1
+        self.most_active = max(self.most_active, self.active)
+        self.begun.set()
+        try:
+            await self.hold.wait()
+            if self.error is not None:
+                raise self.error
+            self.added.append(name)
+        except asyncio.CancelledError:
+            self.cancelled.append(name)
+            raise
+        finally:
+            self.active -= 1
+            self.ended.set()
+
+
+@pytest.fixture
+async def node(epmd: Epmd) -> AsyncIterator[Node]:
+    """The node of the beacon."""
+    async with Node(PY, "cookie") as node:
+        yield node
+
+
+@pytest.fixture
+async def other(epmd: Epmd) -> AsyncIterator[Node]:
+    """A node that wants to be let in."""
+    async with Node(OTHER, "cookie") as other:
+        yield other
+
+
+@pytest.fixture
+def port() -> int:
+    """The beacon's port."""
+    return free_port("0.0.0.0")
+
+
+@pytest.fixture
+async def cluster() -> Cluster:
+    """The cluster of the beacon."""
+    return Cluster()
+
+
+@pytest.fixture
+async def beacon(node: Node, port: int, cluster: Cluster) -> BeaconServer:
+    """A beacon that runs."""
+    server = BeaconServer(port, add_node=cluster.add_node, nodes=lambda: list(NODES))
+    await node.start(server, name=NAME)
+    return server
+
+
+def message(sender: str = OTHER, kind: str = "seeking", payload: object = "join") -> bytes:
+    """What a Locator sends."""
+    return json.dumps({"sender": sender, "type": kind, "payload": payload}).encode()
+
+
+async def answer(reader: asyncio.StreamReader) -> Any:
+    """The payload of a reply, to the end of the connection; None if there is no reply."""
+    try:
+        data = await soon(reader.read())
+    except ConnectionResetError:
+        return None
+    if not data:
+        return None
+    reply = json.loads(data)
+    assert (reply["sender"], reply["type"]) == (PY, "reply")
+    return reply["payload"]
+
+
+async def ask(port: int, *pieces: bytes, eof: bool = False) -> Any:
+    """The beacon's answer to a request."""
+    reader, writer = await asyncio.open_connection(HOST, port)
+    try:
+        for piece in pieces:
+            writer.write(piece)
+            await asyncio.sleep(0)
+        if eof:
+            writer.write_eof()
+        return await answer(reader)
+    finally:
+        writer.close()
+
+
+@contextmanager
+def no_file_descriptors() -> Iterator[None]:
+    """In here nothing can be opened."""
+    free = os.dup(0)
+    os.close(free)
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (free, hard))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+
+
+async def guests_gone(beacon: BeaconServer) -> None:
+    """Wait until the beacon has no connection."""
+    while guests := set(beacon._guests):
+        await soon(asyncio.wait(guests))
+        await asyncio.sleep(0)
+
+
+# What is answered
+
+
+@pytest.mark.parametrize(
+    ("request_", "payload"),
+    [
+        (message(PY), "self"),
+        (message(PY, "watching", "check"), "self"),
+        (message(PY, "reply", "joined"), "self"),
+        (message(kind="watching", payload="check"), NODES),
+        (message("no name", "watching", "check"), NODES),
+        (message(), "join_failed"),
+        (message("py2@127.0.0.9"), "join_failed"),
+        (message("py@short"), "join_failed"),
+        (message("no name"), "error"),
+        (message(""), "error"),
+        (message("@"), "error"),
+        (message("a@127.0.0.1" * 1000), "error"),
+        (message("\ud800@127.0.0.1"), "error"),
+        (message(kind="reply", payload="joined"), "error"),
+        (message(kind="dancing"), "error"),
+        (message(payload=1), "error"),
+        (b"{}", "error"),
+        (b"{", "error"),
+        (b'{"sender": oops}', "error"),
+        (message() + b" and more", "error"),
+        (message() + b"\r\n", "join_failed"),
+        (b"GET / HTTP/1.1\r\n\r\n", "error"),
+        (b"\x00", "error"),
+        (b'{"a":' * 5_000 + b"1" + b"}" * 5_000, "error"),
+        (b'{"a":' + b"[" * 30_000 + b"]" * 30_000 + b"}", "error"),
+        (b'{"a":' + b"9" * 5_000 + b"}", "error"),
+        (b"", None),
+        (b"\r\n", "error"),
+    ],
+    ids=lambda value: repr(value)[:40],
+)
+async def test_answers(
+    request_: bytes,
+    payload: object,
+    beacon: BeaconServer,
+    port: int,
+    cluster: Cluster,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    """Each request has its answer; without one the connection is closed. Nothing is added for
+    any of these, and what strangers send is not in the log."""
+    caplog.set_level(logging.INFO)
+    eof = payload in ("error", None)  # else it would be gone before it is answered
+    assert await ask(port, request_, eof=eof) == payload
+    assert cluster.added == []
+    await guests_gone(beacon)
+    assert not [r for r in caplog.records if r.levelno >= logging.WARNING]
+    assert all(len(record.getMessage()) < 400 for record in caplog.records)
+
+
+async def test_joined(
+    beacon: BeaconServer, port: int, cluster: Cluster, other: Node, node: Node
+) -> None:
+    """Who can be reached is added and told so, also when its request comes byte by byte."""
+    assert await ask(port, message()) == "joined"
+    pieces = [message()[n : n + 1] for n in range(len(message()))]
+    assert await ask(port, *pieces) == "joined"
+    assert cluster.added == [OTHER, OTHER]
+    assert OTHER in node.nodes()
+
+
+async def test_locator(beacon: BeaconServer, port: int, cluster: Cluster, other: Node) -> None:
+    """Our Locator and our beacon understand each other."""
+    locator = Locator(OTHER, [HOST], port, lambda: 0.0)
+    assert await soon(locator.seek()) == PY
+    assert cluster.added == [OTHER]
+
+
+async def test_wrong_cookie(beacon: BeaconServer, port: int, cluster: Cluster) -> None:
+    """Who does not know the cookie is not added."""
+    async with Node(OTHER, "another"):
+        with pytest.raises(JoinError, match="the cookie differs"):
+            await soon(Locator(OTHER, [HOST], port, lambda: 0.0).seek(rounds=1))
+    assert cluster.added == []
+
+
+@pytest.mark.parametrize("error", [MirrorError("no peer could"), ValueError("a bug")])
+async def test_not_added(
+    error: Exception,
+    beacon: BeaconServer,
+    port: int,
+    cluster: Cluster,
+    other: Node,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    """What keeps a node from being added is logged, a bug with where it is; the beacon goes on."""
+    cluster.error = error
+    assert await ask(port, message()) == "error"
+    [record] = [r for r in caplog.records if r.name == beacon_server.__name__]
+    expected = isinstance(error, MirrorError)
+    assert (record.levelno == logging.WARNING) == expected == (record.exc_info is None)
+    assert OTHER in record.getMessage()
+    cluster.error = None
+    assert await ask(port, message()) == "joined"
+
+
+async def test_any_bytes(beacon: BeaconServer, port: int, caplog: pytest.LogCaptureFixture) -> None:
+    """Whatever comes, the answer is `error`, or silence to silence."""
+    loop = asyncio.get_running_loop()
+
+    @settings(max_examples=100, deadline=None, suppress_health_check=list(HealthCheck))
+    @given(data=st.one_of(st.binary(max_size=300), st.binary(max_size=300).map(b"{".__add__)))
+    def check(data: bytes) -> None:
+        asked = asyncio.run_coroutine_threadsafe(ask(port, data, eof=True), loop)
+        assert asked.result() == ("error" if data else None)
+
+    await asyncio.to_thread(check)
+    assert not caplog.records
+
+
+# How long adding takes
+
+
+async def test_held(beacon: BeaconServer, port: int, cluster: Cluster, other: Node) -> None:
+    """A seeker is held as long as adding takes; what more it says changes nothing."""
+    cluster.hold.clear()
+    reader, writer = await asyncio.open_connection(HOST, port)
+    writer.write(message())
+    await soon(cluster.begun.wait())
+    writer.write(b"\n")
+    assert await ask(port, message(kind="watching")) == NODES
+    cluster.hold.set()
+    assert await answer(reader) == "joined"
+    writer.close()
+
+
+@pytest.mark.parametrize("way", ["close", "reset", "flood"])
+async def test_seeker_gives_up(
+    way: str, beacon: BeaconServer, port: int, cluster: Cluster, other: Node
+) -> None:
+    """When the seeker goes, adding it is cancelled; so it is when it does not stop talking."""
+    cluster.hold.clear()
+    reader, writer = await asyncio.open_connection(HOST, port)
+    writer.write(message())
+    await soon(cluster.begun.wait())
+    if way == "reset":
+        linger = struct.pack("ii", 1, 0)
+        writer.get_extra_info("socket").setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, linger)
+    while way == "flood" and not cluster.ended.is_set():
+        writer.write(b" ")
+        await asyncio.sleep(0)
+    writer.close()
+    await soon(cluster.ended.wait())
+    assert cluster.cancelled == [OTHER]
+    await guests_gone(beacon)
+    assert await answer(reader) is None
+    cluster.hold.set()
+    assert await ask(port, message()) == "joined"
+
+
+async def test_two_of_one_name(
+    beacon: BeaconServer, port: int, cluster: Cluster, other: Node
+) -> None:
+    """One name is added by one guest at a time; when the first goes, the next one's turn comes."""
+    cluster.hold.clear()
+    streams = [await asyncio.open_connection(HOST, port) for _ in range(4)]
+    for _, writer in streams:
+        writer.write(message())
+    await soon(cluster.begun.wait())
+    assert await ask(port, message(kind="watching")) == NODES
+    streams[0][1].close()
+    cluster.ended.clear()
+    await soon(cluster.ended.wait())
+    cluster.hold.set()
+    assert [await answer(reader) for reader, _ in streams[1:]] == ["joined"] * 3
+    assert (cluster.added, cluster.most_active) == ([OTHER] * 3, 1)
+    for _, writer in streams:
+        writer.close()
+
+
+# Limits
+
+
+@pytest.mark.parametrize(("sent", "payload"), [(b"", None), (message()[:-1], "error")])
+async def test_slow_request(
+    sent: bytes,
+    payload: object,
+    beacon: BeaconServer,
+    port: int,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Who does not send a request in time is closed."""
+    monkeypatch.setattr(beacon_server, "REQUEST_TIME", 0.3 * UNIT)
+    assert await ask(port, sent) == payload
+    await guests_gone(beacon)
+
+
+async def test_large_request(beacon: BeaconServer, port: int) -> None:
+    """A request may have 64 KiB, and not a byte more; a megabyte is not read."""
+    assert await ask(port, message(kind="watching").ljust(MAX_SIZE)) == NODES
+    assert await ask(port, b"{".ljust(MAX_SIZE + 1)) in ("error", None)
+    assert await ask(port, b"{" * 1_000_000) in ("error", None)
+    await guests_gone(beacon)
+
+
+async def test_reply_that_is_not_taken(
+    node: Node, port: int, cluster: Cluster, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Who does not read its reply is closed."""
+    monkeypatch.setattr(beacon_server, "REPLY_TIME", 0.05 * UNIT)
+    many = ["a@127.0.0.1"] * 2_000_000
+    beacon = BeaconServer(port, add_node=cluster.add_node, nodes=lambda: many)
+    await node.start(beacon, name=NAME)
+    _, writer = await asyncio.open_connection(HOST, port, limit=1)
+    writer.write(message(kind="watching"))
+    while not beacon._guests:
+        await asyncio.sleep(0)
+    await guests_gone(beacon)
+    writer.close()
+
+
+async def test_too_many_guests(
+    beacon: BeaconServer, port: int, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Only so many are served at once; it is logged once, and those that go make room."""
+    streams = [await asyncio.open_connection(HOST, port) for _ in range(MAX_GUESTS + 5)]
+    for reader, _ in streams[MAX_GUESTS:]:
+        assert await answer(reader) is None
+    assert len(beacon._guests) == MAX_GUESTS
+    [record] = caplog.records
+    assert f"turns guests away: {MAX_GUESTS} are there" in record.getMessage()
+    for _, writer in streams:
+        writer.close()
+    await guests_gone(beacon)
+    assert await ask(port, message(kind="watching")) == NODES
+
+
+async def test_port_scanner(
+    beacon: BeaconServer, port: int, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Connections that are closed or reset at once leave nothing behind, not even in the log."""
+    for number in range(100):
+        _, writer = await asyncio.open_connection(HOST, port)
+        if number % 2:
+            linger = struct.pack("ii", 1, 0)
+            writer.get_extra_info("socket").setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, linger)
+        writer.close()
+    assert await ask(port, message(kind="watching")) == NODES
+    await guests_gone(beacon)
+    assert not caplog.records
+
+
+async def test_no_file_descriptors(
+    beacon: BeaconServer, port: int, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Without file descriptors nobody gets in, which is logged once; later all works by itself."""
+    with socket.socket() as client, no_file_descriptors():
+        client.setblocking(False)
+        await asyncio.get_running_loop().sock_connect(client, (HOST, port))
+        await until_logged(caplog, "can't let anybody in: .*Too many open files")
+        await asyncio.sleep(5 * beacon_server.ACCEPT_PAUSE)
+        assert not beacon._guests
+    assert await ask(port, message(kind="watching")) == NODES
+    assert len(caplog.records) == 1
+
+
+# The port
+
+
+async def test_opened_at(beacon: BeaconServer) -> None:
+    """It tells since when it listens."""
+    assert beacon.opened_at is not None
+    assert 0 <= asyncio.get_running_loop().time() - beacon.opened_at < 10 * UNIT
+
+
+@pytest.mark.parametrize("by", ["cast", "nodedown"])
+async def test_port_taken(
+    by: str,
+    node: Node,
+    other: Node,
+    port: int,
+    cluster: Cluster,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    """A port that somebody has is taken over later; until then it is logged once."""
+    beacon = BeaconServer(port, add_node=cluster.add_node, nodes=lambda: list(NODES))
+
+    async def again() -> None:
+        if by == "cast":
+            node.cast(NAME, RECOVER)
+        else:
+            await node.connect(OTHER)
+            node.disconnect(OTHER)
+            while OTHER in node.nodes():
+                await asyncio.sleep(0)
+        assert await soon(node.call(NAME, Atom("what"))) == NOTSUP
+
+    with open_listener(HOST, [port]):
+        await node.start(beacon, name=NAME)
+        await again()
+        await again()
+        assert beacon.opened_at is None
+    [text] = [r.getMessage() for r in caplog.records if "is no beacon" in r.getMessage()]
+    assert f"{PY} is no beacon at port {port} of {HOST}: it is taken" in text
+    assert "others find the cluster through whoever has it" in text
+    await again()
+    assert beacon.opened_at is not None
+    assert await ask(port, message(kind="watching")) == NODES
+    await again()
+    assert await ask(port, message(kind="watching")) == NODES
+
+
+@pytest.mark.parametrize("interface", ["192.0.2.1", "no address"])
+async def test_interface_that_is_none(
+    interface: str, node: Node, port: int, cluster: Cluster, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Where it can't listen it says so, and lives."""
+    beacon = BeaconServer(port, add_node=cluster.add_node, nodes=list, interface=interface)
+    await node.start(beacon, name=NAME)
+    assert beacon.opened_at is None
+    [record] = caplog.records
+    assert f"port {port} of {interface}" in record.getMessage()
+    assert "others do not find the cluster through this node" in record.getMessage()
+
+
+@pytest.mark.parametrize(
+    ("name", "interface", "asked", "reached"),
+    [
+        (PY, None, "127.0.0.2", False),
+        (PY, "127.0.0.2", "127.0.0.2", True),
+        (PY, "0.0.0.0", "127.0.0.2", True),
+        ("py@localhost", None, "127.0.0.2", True),
+    ],
+)
+async def test_interface(
+    name: str,
+    interface: str | None,
+    asked: str,
+    reached: bool,
+    epmd: Epmd,
+    port: int,
+    cluster: Cluster,
+) -> None:
+    """It listens at the address of its node's name, or everywhere if that has none, or as told."""
+    async with Node(name, "cookie") as node:
+        beacon = BeaconServer(port, add_node=cluster.add_node, nodes=list, interface=interface)
+        await node.start(beacon, name=NAME)
+        try:
+            _, writer = await asyncio.open_connection(asked, port)
+        except ConnectionRefusedError:
+            assert not reached
+        else:
+            writer.close()
+            assert reached
+
+
+# The end
+
+
+@pytest.mark.parametrize("way", ["shutdown", "kill", "stop"])
+async def test_end(
+    way: str, beacon: BeaconServer, node: Node, port: int, cluster: Cluster, other: Node
+) -> None:
+    """When it ends, however that is, the port is free, and nobody waits for an answer."""
+    cluster.hold.clear()
+    reader, writer = await asyncio.open_connection(HOST, port)
+    idle_reader, idle_writer = await asyncio.open_connection(HOST, port)
+    writer.write(message())
+    await soon(cluster.begun.wait())
+    if way == "stop":
+        await soon(node.stop())
+    else:
+        node.exit(beacon, Atom(way))
+    assert await soon(beacon.wait_end())
+    assert (beacon.opened_at, cluster.cancelled, beacon._guests) == (None, [OTHER], set())
+    assert await answer(reader) is await answer(idle_reader) is None
+    open_listener(HOST, [port]).close()
+    writer.close()
+    idle_writer.close()
+
+
+async def test_run_again(
+    beacon: BeaconServer, node: Node, port: int, cluster: Cluster, other: Node
+) -> None:
+    """The same object can be run again, as a supervisor does, and is as new."""
+    cluster.hold.clear()
+    _, writer = await asyncio.open_connection(HOST, port)
+    writer.write(message())
+    await soon(cluster.begun.wait())
+    for _ in range(3):
+        node.exit(beacon, Atom("kill"))
+        assert await soon(beacon.wait_end())
+        await node.start(beacon, name=NAME)
+        assert beacon.opened_at is not None
+    cluster.hold.set()
+    assert await ask(port, message()) == "joined"
+    writer.close()
+
+
+async def test_unknown_messages(
+    beacon: BeaconServer, node: Node, port: int, caplog: pytest.LogCaptureFixture
+) -> None:
+    """What it does not know does not end it."""
+    assert await soon(node.call(NAME, Atom("what"))) == NOTSUP
+    node.cast(NAME, Atom("what"))
+    node.send(NAME, Atom("what"))
+    await until_logged(caplog, r"unknown cast Atom\('what'\)")
+    assert await ask(port, message(kind="watching")) == NODES
