@@ -53,8 +53,9 @@ class BeaconServer(GenServer):
     `interface`: the address to listen at, by default the host of the node's name if that is an
     address, else all.
 
-    Where the port can't be had, that is logged, and tried again whenever a node goes down, for it
-    may have been a node of this machine that had it, and at the cast `recover`.
+    Where the port can't be had, that is logged, as a warning unless it is taken. It is tried again
+    whenever a node goes down, for it may have been one of this machine that had it, and at the cast
+    `recover`.
     """
 
     def __init__(
@@ -123,14 +124,13 @@ class BeaconServer(GenServer):
         try:
             self._listener = open_listener(address, [self.port])
         except OSError as error:
-            if error.errno == errno.EADDRINUSE:
-                why = "it is taken, and others find the cluster through whoever has it"
+            where = f"port {self.port} of {address}"
+            if error.errno == errno.EADDRINUSE:  # by another node, or our Locator says what it is
+                text = f"another node of this machine is the beacon at {where}; {self.node.name} is"
+                self._say(f"{text} when that one has ended", level=logging.INFO)
             else:
-                why = f"{error}; others do not find the cluster through this node"
-            self._say(
-                f"{self.node.name} is no beacon at port {self.port} of {address}: {why}; "
-                f"it is tried again whenever a node goes down"
-            )
+                text = f"others do not find the cluster through {self.node.name}"
+                self._say(f"{text}: it can't listen at {where}: {error}")
             return
         self._silent.clear()
         loop = asyncio.get_running_loop()
@@ -171,13 +171,13 @@ class BeaconServer(GenServer):
         guest.add_done_callback(self._guests.discard)
         guest.add_done_callback(lambda _: sock.close())  # also when it was cancelled before it ran
 
-    def _say(self, text: str, again: float = math.inf) -> None:
-        """Log a warning, but not the same one within `again` seconds, as long as it listens or
-        does not."""
+    def _say(self, text: str, again: float = math.inf, level: int = logging.WARNING) -> None:
+        """Log a text, but not the same one within `again` seconds, as long as it listens or does
+        not."""
         now = asyncio.get_running_loop().time()
         if now >= self._silent.get(text, 0.0):
             self._silent[text] = now + again
-            logger.warning("%s", text)
+            logger.log(level, "%s", text)
 
     # The guests
 
