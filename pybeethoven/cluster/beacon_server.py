@@ -37,6 +37,9 @@ REPLY_TIME: Final = 5.0
 """Seconds that it has to take the reply."""
 ACCEPT_PAUSE: Final = 0.1
 """Seconds until the next try when a connection can't be accepted, as without file descriptors."""
+OPEN_AGAIN: Final = 1.0
+"""Seconds until the next try to have the port. That a node has gone is no moment to rely on: of one
+that was killed the connections may end before its port is free."""
 SAY_AGAIN: Final = 60.0
 """A warning that strangers can cause is logged once in so many seconds."""
 EXTRA_READS: Final = 64
@@ -54,8 +57,8 @@ class BeaconServer(GenServer):
     address, else all.
 
     Where the port can't be had, that is logged, as a warning unless it is taken. It is tried again
-    whenever a node goes down, for it may have been one of this machine that had it, and at the cast
-    `recover`.
+    each second, whenever a node goes down, for it may have been one of this machine that had it,
+    and at the cast `recover`.
     """
 
     def __init__(
@@ -79,6 +82,7 @@ class BeaconServer(GenServer):
         self.opened_at = None
         self._listener: socket.socket | None = None
         self._resume: asyncio.TimerHandle | None = None
+        self._again: asyncio.TimerHandle | None = None
         self._guests: set[asyncio.Task[None]] = set()
         self._adding: dict[str, asyncio.Task[Payload]] = {}
         self._silent: dict[str, float] = {}
@@ -102,9 +106,9 @@ class BeaconServer(GenServer):
             logger.warning("BeaconServer got an unknown cast %s", first_word(message))
 
     async def handle_info(self, message: Term) -> None:
-        """Take what the node monitor sends."""
+        """Take what the node monitor sends, and `recover` of our own clock."""
         match message:
-            case tuple(("nodedown", _)):
+            case tuple(("nodedown", _)) | "recover":
                 await self._open()
 
     async def terminate(self, reason: Term) -> None:
@@ -131,6 +135,10 @@ class BeaconServer(GenServer):
             else:
                 text = f"others do not find the cluster through {self.node.name}"
                 self._say(f"{text}: it can't listen at {where}: {error}")
+            if self._again is not None:
+                self._again.cancel()
+            loop = asyncio.get_running_loop()
+            self._again = loop.call_later(OPEN_AGAIN, self.deliver, RECOVER)
             return
         self._silent.clear()
         loop = asyncio.get_running_loop()
@@ -139,8 +147,9 @@ class BeaconServer(GenServer):
         logger.info("%s is a beacon at port %d of %s", self.node.name, self.port, address)
 
     def _close(self) -> None:
-        if self._resume is not None:
-            self._resume.cancel()
+        for timer in (self._resume, self._again):
+            if timer is not None:
+                timer.cancel()
         if self._listener is not None:
             asyncio.get_running_loop().remove_reader(self._listener)
             self._listener.close()

@@ -422,7 +422,7 @@ async def test_opened_at(beacon: BeaconServer) -> None:
     assert 0 <= asyncio.get_running_loop().time() - beacon.opened_at < 10 * UNIT
 
 
-@pytest.mark.parametrize("by", ["cast", "nodedown"])
+@pytest.mark.parametrize("by", ["cast", "nodedown", "time"])
 async def test_port_taken(
     by: str,
     node: Node,
@@ -430,14 +430,19 @@ async def test_port_taken(
     port: int,
     cluster: Cluster,
     caplog: pytest.LogCaptureFixture,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     """A port that somebody has is taken over later; until then it is logged once, as no warning."""
     caplog.set_level(logging.INFO)
+    if by == "time":
+        monkeypatch.setattr(beacon_server, "OPEN_AGAIN", 0.01)
     beacon = BeaconServer(port, add_node=cluster.add_node, nodes=lambda: list(NODES))
 
     async def again() -> None:
         if by == "cast":
             node.cast(NAME, RECOVER)
+        elif by == "time":
+            await asyncio.sleep(0.05)
         else:
             await node.connect(OTHER)
             node.disconnect(OTHER)
