@@ -1,8 +1,8 @@
 """Who adds a node to the cluster, and when.
 
-A BEAM leads as soon as it has the tracker, and adds each further node, so that the Mnesia of another
-BEAM is merged with its own. Two that had begun each for itself could never be merged. So in a
-cluster of Python nodes alone the first of them lets in one BEAM, when it knows that there is no
+A BEAM leads as soon as it has the tracker, and adds each further node, so that the Mnesia of
+another BEAM is merged with its own. Two that had begun each for itself could never be merged. So in
+a cluster of Python nodes alone the first of them lets in one BEAM, when it knows that there is no
 other cluster, and the next ones have to wait until that one leads.
 """
 
@@ -71,20 +71,22 @@ class Admission:
 
     async def add(self, name: Atom) -> None:
         """Add a node; see `CoreServer.new_node`."""
-        leads = name != self._core.node.name and await self._runs_mnesia(name)
         try:
             async with asyncio.timeout(ADMISSION_TIME):
-                while not await self._try(name, leads):
+                while not await self._try(name):
                     pass
         except TimeoutError as error:
             raise CallTimeout(
                 f"{name} was not added within {ADMISSION_TIME:g} seconds: {self._obstacle(name)}"
             ) from error
 
-    async def _try(self, name: Atom, leads: bool) -> bool:
+    async def _try(self, name: Atom) -> bool:
         core, change = self._core, self._change
         if core.mirror.source is not None:
-            return await self._add_by_beam(name, leads)
+            return await self._add_by_beam(name)
+        leads = name != core.node.name and await self._runs_mnesia(name)
+        if core.mirror.source is not None:
+            return False
         if not leads:
             core.add_here(name)
             return True
@@ -97,6 +99,7 @@ class Admission:
         return True
 
     async def _runs_mnesia(self, name: Atom) -> bool:
+        """Whether a node is a BEAM that is going to lead, or to share Mnesia with who leads."""
         args = [Atom("is_running")]
         try:
             answer = await self._core.node.rpc(name, "mnesia", "system_info", args, ASK_TIME)
@@ -104,13 +107,12 @@ class Admission:
             return False
         return answer in ("yes", "starting")
 
-    async def _add_by_beam(self, name: Atom, leads: bool) -> bool:
+    async def _add_by_beam(self, name: Atom) -> bool:
         core = self._core
         try:
             await add_node(core.node, core.peers, name)
             await core.mirror.catch_up()
-            if leads:
-                await self._check_merged(name)
+            await self._check_merged(name)
         except BeethovenError:
             if core.mirror.source is not None:
                 raise
@@ -118,6 +120,12 @@ class Admission:
         return True
 
     async def _check_merged(self, name: Atom) -> None:
+        try:
+            runs = await self._runs_mnesia(name)
+        except (NoConnection, CallTimeout):
+            return
+        if not runs:
+            return
         args = [Atom("running_db_nodes")]
         for _ in range(MERGE_LOOKS):
             source = self._core.mirror.source or ""

@@ -37,9 +37,10 @@ REPLY_TIME: Final = 5.0
 """Seconds that it has to take the reply."""
 ACCEPT_PAUSE: Final = 0.1
 """Seconds until the next try when a connection can't be accepted, as without file descriptors."""
-OPEN_AGAIN: Final = 1.0
-"""Seconds until the next try to have the port. That a node has gone is no moment to rely on: of one
-that was killed the connections may end before its port is free."""
+OPEN_AGAIN: Final = (0.01, 10.0)
+"""The first and the longest pause between two tries to have the port, in seconds; each is twice the
+one before. One try when a node has gone is not enough: of one that was killed the connections often
+end a moment before its port is free."""
 SAY_AGAIN: Final = 60.0
 """A warning that strangers can cause is logged once in so many seconds."""
 EXTRA_READS: Final = 64
@@ -57,8 +58,8 @@ class BeaconServer(GenServer):
     address, else all.
 
     Where the port can't be had, that is logged, as a warning unless it is taken. It is tried again
-    each second, whenever a node goes down, for it may have been one of this machine that had it,
-    and at the cast `recover`.
+    and again, see `OPEN_AGAIN`, anew from the first pause whenever a node goes down, for it may have
+    been one of this machine that had it, and at the cast `recover`.
     """
 
     def __init__(
@@ -83,6 +84,7 @@ class BeaconServer(GenServer):
         self._listener: socket.socket | None = None
         self._resume: asyncio.TimerHandle | None = None
         self._again: asyncio.TimerHandle | None = None
+        self._pause = OPEN_AGAIN[0]
         self._guests: set[asyncio.Task[None]] = set()
         self._adding: dict[str, asyncio.Task[Payload]] = {}
         self._silent: dict[str, float] = {}
@@ -101,14 +103,16 @@ class BeaconServer(GenServer):
     async def handle_cast(self, message: Term) -> None:
         """Take `recover`: listen, if it doesn't."""
         if message == RECOVER:
-            await self._open()
+            await self._open_anew()
         else:
             logger.warning("BeaconServer got an unknown cast %s", first_word(message))
 
     async def handle_info(self, message: Term) -> None:
-        """Take what the node monitor sends, and `recover` of our own clock."""
+        """Take what the node monitor sends, and the end of a pause."""
         match message:
-            case tuple(("nodedown", _)) | "recover":
+            case tuple(("nodedown", _)):
+                await self._open_anew()
+            case "recover":
                 await self._open()
 
     async def terminate(self, reason: Term) -> None:
@@ -120,6 +124,10 @@ class BeaconServer(GenServer):
             await asyncio.wait(self._guests)
 
     # The port
+
+    async def _open_anew(self) -> None:
+        self._pause = OPEN_AGAIN[0]
+        await self._open()
 
     async def _open(self) -> None:
         if self._listener is not None:
@@ -138,7 +146,8 @@ class BeaconServer(GenServer):
             if self._again is not None:
                 self._again.cancel()
             loop = asyncio.get_running_loop()
-            self._again = loop.call_later(OPEN_AGAIN, self.deliver, RECOVER)
+            self._again = loop.call_later(self._pause, self.deliver, RECOVER)
+            self._pause = min(2 * self._pause, OPEN_AGAIN[1])
             return
         self._silent.clear()
         loop = asyncio.get_running_loop()

@@ -87,8 +87,8 @@ def mnesia_notify(event: TrackerEvent, own_node: str) -> tuple[Atom, Atom] | Non
 class CoreServer(DistrServer, subscribe=True):
     """The CoreServer of a node, with the tracker in `mirror.table`.
 
-    `mode`: what it is taken for at first. `seek`, `backoff`: how it looks for a beacon when it is in
-    no cluster; without `seek`, not.
+    `mode`: what it is taken for at first. `seek`, `backoff`: how it looks for a beacon when it is
+    in no cluster; without `seek`, not.
     It may be run again when it has ended, as a supervisor does: its followers and those who read
     `updates()` are still alerted then, of what has changed in between, too.
     """

@@ -11,8 +11,12 @@ import errno
 import ipaddress
 import logging
 import resource
-from collections.abc import Callable, Collection, Iterator
+from collections import deque
+from collections.abc import AsyncGenerator, Callable, Collection, Coroutine
+from contextlib import aclosing
 from dataclasses import dataclass, field
+from itertools import islice
+from typing import Any, TypeVar
 
 from pybeethoven.cluster import seek_chat
 from pybeethoven.cluster.seek_chat import Message, SeekChatError
@@ -37,6 +41,7 @@ MAX_HOSTS = 65536
 MAX_SAID = 100
 """So many different things are logged until a beacon lets us in."""
 
+T = TypeVar("T")
 Beacon = tuple[asyncio.StreamReader, asyncio.StreamWriter]
 
 
@@ -113,8 +118,8 @@ class Locator:
         there are too few file descriptors. When cancelled, no connection is left.
         """
         seen: dict[str, list[str]] = {}
-        for hosts in self._portions():
-            for host, reply in (await self._watch(await self._connect_all(hosts))).items():
+        async with aclosing(self._sweep(self._watch)) as sweep:
+            async for host, reply in sweep:
                 if isinstance(reply.payload, list):
                     seen[reply.sender] = reply.payload
                 elif reply.sender != self.name:
@@ -124,52 +129,71 @@ class Locator:
         return seen
 
     async def _seek_once(self, known: Collection[str]) -> str | None:
-        for hosts in self._portions():
-            found = await self._connect_all(hosts)
-            if known:
-                replies = await self._watch(found)
-                strangers = [h for h, r in replies.items() if r.sender not in {self.name, *known}]
-                found = await self._connect_all(strangers)
-            try:
-                if (via := await self._join_first(found)) is not None:
+        if known:
+            return await self._seek_strangers({self.name, *known})
+        async with aclosing(self._sweep(self._connect)) as sweep:
+            async for host, beacon in sweep:
+                if (via := await self._join(host, beacon)) is not None:
                     return via
-            finally:
-                for _, writer in found.values():
-                    self._take_leave(writer)
         return None
 
-    def _portions(self) -> Iterator[list[str]]:
-        """The hosts, as many at a time as are asked at the same time; each but the last was asked
-        when the next is taken."""
-        if self.first is not None:
-            yield [self.first]
-        asked = 0
-        while hosts := self.hosts[asked : asked + _at_once()]:
-            yield [host for host in hosts if host != self.first]
-            asked += len(hosts)
-            if self.on_progress is not None:
-                self.on_progress(asked, len(self.hosts))
+    async def _seek_strangers(self, known: Collection[str]) -> str | None:
+        async with aclosing(self._sweep(self._watch)) as sweep:
+            async for host, reply in sweep:
+                if reply.sender in known or (beacon := await self._connect(host)) is None:
+                    continue
+                if (via := await self._join(host, beacon)) is not None:
+                    return via
+        return None
 
-    def _take_leave(self, writer: asyncio.StreamWriter) -> None:
-        # A beacon logs an error when we go without a word; `watching` is harmless.
-        writer.write(seek_chat.encode(self._watching()))
-        writer.close()
+    async def _sweep(
+        self, meet: Callable[[str], Coroutine[Any, Any, T | None]]
+    ) -> AsyncGenerator[tuple[str, T], None]:
+        """What `meet` gives for each host where it gives something, in the hosts' order.
+
+        The next hosts are met meanwhile. Connections among what is not taken are closed.
+        """
+        if self.first is not None and (met := await meet(self.first)) is not None:
+            yield self.first, met
+        at_once = _at_once()
+        hosts = [host for host in self.hosts if host != self.first]
+        rest = iter(hosts)
+        window: deque[asyncio.Task[T | None]] = deque()
+        try:
+            for asked, host in enumerate(hosts, 1):
+                for next_host in islice(rest, at_once - len(window)):
+                    window.append(asyncio.create_task(meet(next_host)))
+                if not window[0].done():
+                    await asyncio.wait({window[0]})
+                if (met := window.popleft().result()) is not None:
+                    yield host, met
+                if self.on_progress and (asked % at_once == 0 or asked == len(hosts)):
+                    self.on_progress(asked, len(hosts))
+        finally:
+            await self._leave_all(window, CONNECT_TIMEOUT if meet == self._connect else 0.0)
+
+    async def _leave_all(self, window: Collection[asyncio.Task[Any]], patience: float) -> None:
+        """Close what `window` has connected, and what it connects within `patience` seconds."""
+        for task in window:
+            task.add_done_callback(self._take_leave)
+        try:
+            if window:
+                await asyncio.wait(window, timeout=patience)
+        finally:
+            for task in window:
+                task.cancel()
+            if window:
+                await asyncio.wait(window)
+
+    def _take_leave(self, task: asyncio.Task[Any]) -> None:
+        if not task.cancelled() and task.exception() is None and isinstance(task.result(), tuple):
+            # A beacon logs an error when we go without a word; `watching` is harmless.
+            _, writer = task.result()
+            writer.write(seek_chat.encode(self._watching()))
+            writer.close()
 
     def _watching(self) -> Message:
         return Message(self.name, seek_chat.WATCHING, "check")
-
-    async def _connect_all(self, hosts: list[str]) -> dict[str, Beacon]:
-        attempts = [asyncio.ensure_future(self._connect(host)) for host in hosts]
-        try:
-            beacons = await asyncio.gather(*attempts)
-        except BaseException:
-            for attempt in attempts:
-                attempt.cancel()
-            for result in await asyncio.gather(*attempts, return_exceptions=True):
-                if isinstance(result, tuple):
-                    result[1].close()
-            raise
-        return {host: beacon for host, beacon in zip(hosts, beacons, strict=True) if beacon}
 
     async def _connect(self, host: str) -> Beacon | None:
         try:
@@ -183,39 +207,30 @@ class Locator:
         except UnicodeError:  # `first` is no name that a host can have
             return None
 
-    async def _watch(self, found: dict[str, Beacon]) -> dict[str, Message]:
-        """What each of the beacons answers to `watching`; what is none is left out."""
-        asked = [
-            asyncio.ensure_future(self._watch_one(host, *beacon)) for host, beacon in found.items()
-        ]
+    async def _watch(self, host: str) -> Message | None:
+        """What the beacon of a host answers to `watching`; None if there is none."""
+        if (beacon := await self._connect(host)) is None:
+            return None
         try:
-            replies = await asyncio.gather(*asked)
-        finally:
-            for task, (_, writer) in zip(asked, found.values(), strict=True):
-                task.cancel()
-                writer.close()
-            await asyncio.gather(*asked, return_exceptions=True)
-        return {host: reply for host, reply in zip(found, replies, strict=True) if reply}
-
-    async def _watch_one(
-        self, host: str, reader: asyncio.StreamReader, writer: asyncio.StreamWriter
-    ) -> Message | None:
-        try:
-            return await self._ask(reader, writer, self._watching())
+            return await self._ask(*beacon, self._watching())
         except (OSError, SeekChatError) as error:
             self._say_no_beacon(host, error)
             return None
+        finally:
+            beacon[1].close()
 
-    async def _join_first(self, found: dict[str, Beacon]) -> str | None:
-        for host, beacon in _taken_from(found):
-            try:
-                if (via := await self._join(host, *beacon)) is not None:
-                    return via
-            finally:
-                beacon[1].close()
-        return None
+    async def _join(self, host: str, beacon: Beacon) -> str | None:
+        if beacon[0].at_eof():  # it had to wait until another had answered
+            beacon[1].close()
+            if (again := await self._connect(host)) is None:
+                return None
+            beacon = again
+        try:
+            return await self._ask_to_join(host, *beacon)
+        finally:
+            beacon[1].close()
 
-    async def _join(
+    async def _ask_to_join(
         self, host: str, reader: asyncio.StreamReader, writer: asyncio.StreamWriter
     ) -> str | None:
         try:
@@ -262,12 +277,6 @@ def _at_once() -> int:
     """How many hosts are asked at the same time."""
     soft, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
     return AT_ONCE if soft == resource.RLIM_INFINITY else max(1, min(AT_ONCE, soft // 2))
-
-
-def _taken_from(beacons: dict[str, Beacon]) -> Iterator[tuple[str, Beacon]]:
-    while beacons:
-        host = next(iter(beacons))
-        yield host, beacons.pop(host)
 
 
 def _silence(host: str, port: int) -> JoinError:

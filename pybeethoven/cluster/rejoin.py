@@ -3,8 +3,12 @@
 A node is a member while a BEAM peer shows it the tracker, and the tracker has it online. It is none
 before it has found a cluster, when the last BEAM peer has gone, when a peer has marked it offline
 although it lives (a split, a frozen process, a connection that failed), and when the cluster that
-it was in has begun anew. As long as one `Rejoin` runs, it asks a beacon, or the peers that can be
-reached, until the CoreServer sees that the node is a member and ends it.
+it was in has begun anew. As long as one `Rejoin` runs, it asks beacons, or the peers that can be
+reached, until the CoreServer sees that the node is a member and ends it. Of several Python nodes
+that have no BEAM peer only the first looks for one; the others are members while it is there.
+
+What Beethoven's Locator has as an idea only, `:watching`, is what such a search is: it asks each
+beacon which node it is of, and joins through one that is not of its own cluster.
 """
 
 from __future__ import annotations

@@ -22,6 +22,7 @@ from pybeethoven.cluster.tracker import (
     ONLINE,
     is_newer,
     is_tracker_row,
+    last_change,
     record,
     tracker_rows,
 )
@@ -127,6 +128,7 @@ class Sharing:
 
     def _take(self, row: Row) -> None:
         if self._shares and self._is_news(row):
+            self._clock.hear(last_change(row))
             self._tracker.write_local(row)
 
     def _is_news(self, row: Row) -> bool:
@@ -142,6 +144,7 @@ class Sharing:
         for row in self._links[peer].table.rows() if peer in self._links else []:
             wrong = row[2] == OFFLINE and row[1] in here and self._status(row[1]) == ONLINE
             if wrong and self._shares and self._is_news(row):
+                self._clock.hear(last_change(row))
                 self.write(row[1], ONLINE)
             else:
                 self._take(row)

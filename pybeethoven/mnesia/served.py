@@ -80,7 +80,8 @@ class TableServer(GenServer):
         return next(filter(_runs, found), None)
 
     def subscribe(self, pid: Term, what: Term) -> Term:
-        """What `mnesia_subscr:subscribe/2` does."""
+        """What `mnesia_subscr:subscribe/2` does, for processes of connected nodes; those of this
+        one have `Mirror.subscribe`."""
         match what:
             case ("table", name):
                 kind = SIMPLE
@@ -88,7 +89,7 @@ class TableServer(GenServer):
                 pass
             case _:
                 return (ERROR, (BADARG, what))
-        if not isinstance(pid, Pid) or not self._is_near(pid):
+        if not isinstance(pid, Pid) or not self.node.network.is_connected(pid.node):
             return (ERROR, BADARG)
         if (mirror := self.mirror(name)) is None:
             return (ERROR, (NO_EXISTS, name))
@@ -112,14 +113,12 @@ class TableServer(GenServer):
         return (ERROR, (BADARG, what))
 
     def send(self, to: Pid, message: Term) -> None:
-        """Send a message behind the events of all changes so far.
+        """Send a message to a process of a connected node, behind the events of all changes so far.
 
         A subscriber that does not read is disconnected in the end (see `Limits.unsent_size`): it
         would not know that it had lost an event.
         """
-        if to.node == self.node.name:
-            self.node.deliver(to, message, self.pid)
-        elif self._is_near(to):
+        if self.node.network.is_connected(to.node):
             flags = self.node.network.flags_of(to.node)
             signal, payload = control.send_sender(flags, self.pid, to, message)
             self.node.network.send(to.node, signal, payload)
@@ -170,9 +169,6 @@ class TableServer(GenServer):
         for (pid, of), kind in self._subscriptions.items():
             if of == name and pid in self.links:
                 self.send(pid, table_event(change, name, kind == DETAILED, mirror.pid))
-
-    def _is_near(self, pid: Pid) -> bool:
-        return pid.node == self.node.name or self.node.network.is_connected(pid.node)
 
 
 _exporting: Final[WeakSet[Node]] = WeakSet()
@@ -487,7 +483,8 @@ class _Answers:
         name = _record(row)[0]
         if _has_variable(row):
             raise _abort((BAD_TYPE, name, row))
-        mirror = self._found(name, (BAD_TYPE, name), self._uncommittable(dirty, name))
+        bad = (BAD_TYPE, name, row) if dirty else (BAD_TYPE, name)
+        mirror = self._found(name, bad, self._uncommittable(dirty, name))
         return _change(mirror, DeleteObject(row))
 
     def _uncommittable(self, dirty: bool, name: Term) -> Term:
@@ -504,7 +501,7 @@ class _Answers:
     def _count(self, name: Term, key: Term, increment: Term) -> _Step:
         if type(increment) is not int:
             raise _abort((BAD_TYPE, name, increment))
-        mirror = self._found(name, (BAD_TYPE, name), (NO_EXISTS, name))
+        mirror = self._found(name, (BAD_TYPE, name, increment), (NO_EXISTS, name))
         if mirror.table.type == "bag" or len(mirror.columns) not in (0, 2):
             raise _abort((Atom("combine_error"), name, Atom("update_counter")))
 

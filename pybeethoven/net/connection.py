@@ -316,7 +316,10 @@ class Connection(BufferedProtocol):
 
     def _log(self, text: str, reason: BeethovenError) -> None:
         fields = {"peer": self.peer_name, "reason": str(reason)}
-        logger.warning(text, self.peer_name, reason, extra=fields)
+        # Where two dial at once, one connection is enough.
+        one_is_up = isinstance(reason, Refused) and reason.status is Status.NOK
+        level = logging.INFO if one_is_up else logging.WARNING
+        logger.log(level, text, self.peer_name, reason, extra=fields)
 
 
 class Refused(HandshakeError):

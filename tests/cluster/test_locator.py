@@ -251,6 +251,25 @@ async def test_mute_beacon(serve: Serve, locator: Locator, monkeypatch: pytest.M
     assert await soon(locator.seek()) == "b@127.0.0.2"
 
 
+async def test_beacon_that_waits_for_nobody(
+    serve: Serve, locator: Locator, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """One that has closed the connection while another was asked is connected to again."""
+    monkeypatch.setattr(locator_module, "REPLY_TIMEOUT", 0.3 * UNIT)
+
+    class Impatient(FakeBeacon):
+        async def serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+            if self.connections:
+                await super().serve(reader, writer)
+            else:
+                self.connections += 1
+                writer.close()
+
+    _, beacon = await serve(FakeBeacon(None), Impatient(reply("joined", "b@127.0.0.2")))
+    assert await soon(locator.seek()) == "b@127.0.0.2"
+    assert (beacon.connections, beacon.requests) == (2, [SEEKING])
+
+
 async def test_mute_beacons_only(
     serve: Serve, locator: Locator, backoffs: list[float], monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -386,7 +405,7 @@ async def test_found_in_a_later_round(serve: Serve, port: int) -> None:
 async def test_more_hosts_than_are_asked_at_once(
     serve: Serve, port: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The hosts are gone through in portions, in order."""
+    """Each host is asked, however few are at once."""
     monkeypatch.setattr(locator_module, "AT_ONCE", 2)
     beacons = await serve(*(FakeBeacon(None, hang_up=True) for _ in range(4)))
     locator = Locator(PY, hosts_of("127.0.0.0/29"), port, lambda: 0.0)

@@ -202,19 +202,20 @@ async def test_wrong_cookie(cluster: Peers) -> None:
     assert "another" not in err
 
 
-async def test_beacon_that_refuses(cluster: Peers) -> None:
-    """The answer that a healthy beacon gives only to nodes in trouble ends the command too."""
+@pytest.mark.parametrize("payload", ["join_failed", "error"])
+async def test_beacon_that_refuses(cluster: Peers, payload: str) -> None:
+    """The answers that a healthy beacon gives only to nodes in trouble end the command too."""
 
     async def answer(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         await reader.read(1000)
-        reply = {"type": "reply", "sender": A, "payload": "error"}
+        reply = {"type": "reply", "sender": A, "payload": payload}
         writer.write(json.dumps(reply).encode())
         writer.close()
 
     async with await asyncio.start_server(answer, "127.0.0.1", cluster.listener_port):
         status, _, err = await run(*options(cluster))
     assert (status, err.count("\n")) == (2, 1)
-    assert "answered 'error'" in err
+    assert f"answered {payload!r}" in err
 
 
 async def test_reader_that_goes_away(cluster: Peers) -> None:

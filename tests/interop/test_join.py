@@ -83,8 +83,8 @@ async def test_python_first(cluster: Peers, member: Member) -> None:
     async with member():
         a = await cluster.start(A)
         async with member(PY2) as late:
-            assert late.via == A
-            await cluster.await_tracker(a, {A: ONLINE, PY2: ONLINE})
+            assert late.via == PY
+            await cluster.await_tracker(a, {A: ONLINE, PY: ONLINE, PY2: ONLINE})
 
 
 async def test_peer_comes_goes_and_comes_back(cluster: Peers, member: Member) -> None:

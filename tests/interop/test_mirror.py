@@ -348,7 +348,7 @@ async def test_frozen_peer_is_asked_again(
 ) -> None:
     """A peer that does not answer in time becomes the source once it does, however often asked."""
     monkeypatch.setattr(mirror_module, "ANSWER_TIME", 0.1 * UNIT)
-    monkeypatch.setattr(mirror_module, "RETRY_INTERVAL", 0.1 * UNIT)
+    monkeypatch.setattr(mirror_module, "RETRY_INTERVALS", (0.1 * UNIT, 0.1 * UNIT))
     follower = await Follower(node, [A, B]).start()
     await soon(node.connect(B))
     follower.peers = [B]
