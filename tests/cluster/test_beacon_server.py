@@ -434,15 +434,15 @@ async def test_port_taken(
 ) -> None:
     """A port that somebody has is taken over later; until then it is logged once, as no warning."""
     caplog.set_level(logging.INFO)
-    if by != "time":
-        monkeypatch.setattr(beacon_server, "OPEN_AGAIN", (1000.0, 1000.0))
+    pause = 0.01 if by == "time" else 1000.0
+    monkeypatch.setattr(beacon_server, "OPEN_AGAIN", (pause, pause))
     beacon = BeaconServer(port, add_node=cluster.add_node, nodes=lambda: list(NODES))
 
     async def again() -> None:
         if by == "cast":
             node.cast(NAME, RECOVER)
         elif by == "time":
-            await asyncio.sleep(0.2)
+            await asyncio.sleep(10 * pause)
         else:
             await node.connect(OTHER)
             node.disconnect(OTHER)
