@@ -97,6 +97,7 @@ class CoreServer(DistrServer, subscribe=True):
         """They ask the peers again as soon as there is one that shows us the tracker."""
         self._clock = ClusterClock(lambda: datetime.now(UTC), time.monotonic)
         self.standing = Standing(self.mirror, self._clock, self.deliver, seek, backoff or Backoff())
+        self._server = TableServer([self.mirror])
         self._followers: dict[Pid | tuple[Atom, Atom], Reference] = {}
         self._updates: WeakSet[Updates] = WeakSet()
         self._modes: WeakSet[Modes] = WeakSet()
@@ -239,7 +240,8 @@ class CoreServer(DistrServer, subscribe=True):
         self.standing.begin()
         self.node.monitor_nodes(self)
         await super().init()
-        await self.node.start(TableServer([self.mirror]), SUBSCRIBER, link=True)
+        await self._server.wait_end()
+        await self.node.start(self._server, SUBSCRIBER, link=True)
 
     async def entry_point(self, init_arg: Term) -> None:
         """Alert those who followed an earlier run of this server; connect to the online nodes."""
@@ -354,7 +356,7 @@ class CoreServer(DistrServer, subscribe=True):
         return None
 
     def _process_row(self, row: TrackerRow) -> None:
-        if self.mirror.known:  # before that the only row is our own
+        if self.mirror.known or row.node != self.node.name:  # our own begins by our own clock
             self._clock.hear(row.last_change)
         if row.status == ONLINE and row.node != self.node.name:
             self.standing.process_online(row.node)
