@@ -175,7 +175,7 @@ class Beethoven:
                 self._began = asyncio.get_running_loop().time()
                 if (via := await self._locator.seek()) is not None:
                     self.via = via
-                    await self.core_server.enter(via)
+                    await self.core_server.standing.enter(via)
             self._watcher = asyncio.create_task(self._watch(self._substrate))
         except BaseException:
             await self.node.stop()
@@ -185,18 +185,18 @@ class Beethoven:
         """One round of looking for a beacon that is not of our cluster: the node whose beacon lets
         us in, if one does."""
         async with self._seeking:
-            core = self.core_server
+            standing = self.core_server.standing
             settled = asyncio.get_running_loop().time() - self._began > SETTLE_TIME
             try:
-                via = await self._locator.seek(rounds=1, known=core.members())
+                via = await self._locator.seek(rounds=1, known=standing.members())
             except JoinError:  # there are others, but we can't be one of them
                 if settled:
-                    core.looked_around()
+                    standing.looked_around()
                 raise
             if via is not None:
                 self.via = via
             elif settled:
-                core.looked_around()
+                standing.looked_around()
             return via
 
     def _is_joining(self) -> bool:

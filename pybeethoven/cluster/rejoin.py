@@ -4,8 +4,8 @@ A node is a member while a BEAM peer shows it the tracker, and the tracker has i
 before it has found a cluster, when the last BEAM peer has gone, when a peer has marked it offline
 although it lives (a split, a frozen process, a connection that failed), and when the cluster that
 it was in has begun anew. As long as one `Rejoin` runs, it asks beacons, or the peers that can be
-reached, until the CoreServer sees that the node is a member and ends it. Of several Python nodes
-that have no BEAM peer only the first looks for one; the others are members while it is there.
+reached, until the node is seen to be a member, which ends it. Of several Python nodes that have no
+BEAM peer only the first looks for one; the others are members while it is there.
 
 What Beethoven's Locator has as an idea only, `:watching`, is what such a search is: it asks each
 beacon which node it is of, and joins through one that is not of its own cluster.
@@ -37,9 +37,11 @@ MAX_REASONS: Final = 100
 
 
 class Member(Protocol):
-    """What the CoreServer knows and can do."""
+    """A node that is to be a member (see `Standing`)."""
 
-    node: Node
+    @property
+    def node(self) -> Node:
+        """The node."""
 
     def in_cluster(self) -> bool:
         """Whether a BEAM peer shows us the tracker."""
@@ -142,12 +144,12 @@ class Rejoin(Process):
             await self._member.add_self()
         elif self._member.may_recover() and passed < self._backoff.longest:
             # Its beacon would ask a CoreServer whose Mnesia is not there yet, and crash it.
-            self._say("a peer is connected, but does not offer the tracker")
+            self._say("a peer is connected, but does not offer the tracker", logging.INFO)
         elif self._seek is not None and (via := await self._seek()) is not None:
             logger.info("the beacon of %s lets %s in", via, self.node.name)
             self._member.let_in(via)
 
-    def _say(self, why: str) -> None:
+    def _say(self, why: str, level: int = logging.WARNING) -> None:
         if why not in self._said and len(self._said) < MAX_REASONS:
             self._said.add(why)
-            logger.warning("%s is not in the cluster, trying on: %s", self.node.name, why)
+            logger.log(level, "%s is not in the cluster, trying on: %s", self.node.name, why)

@@ -227,6 +227,11 @@ class Mirror(GenServer):
         await self._settled.wait()
 
     @property
+    def ready(self) -> bool:
+        """Whether it runs and has done its `init`: the first changes are not told."""
+        return getattr(self, "alive", False) and self.started.done()
+
+    @property
     def unsettled(self) -> bool:
         """Whether another source is being looked for just now."""
         return not self._settled.is_set()
@@ -433,8 +438,9 @@ class Mirror(GenServer):
             running = await self.node.rpc(peer, "mnesia", "system_info", args, ANSWER_TIME)
             if running != self._mnesia:
                 raise MirrorError(f"Mnesia is running there: {brief(running)}")
-        self._subscriber = subscriber = _Subscriber(self)
-        self.node.spawn(subscriber)
+        subscriber = _Subscriber(self)
+        self.node.spawn(subscriber)  # raises when the node stops
+        self._subscriber = subscriber
         self._monitor = self.monitor((SUBSCRIBER, peer))
         what = (Atom("table"), self.table.name, DETAILED)
         subscribe = [subscriber.pid, what]

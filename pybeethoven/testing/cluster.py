@@ -101,6 +101,10 @@ class Cluster(Peers):
             "net_ticktime": float(self.net_ticktime),
         }
 
+    def light(self, name: str) -> None:
+        """The beacon of a Python node is up: from now on others that seek can find it."""
+        self._network.light(name)
+
     def listener_port_of(self, name: str) -> int:
         """Where the node of a name seeks a beacon, and has its own."""
         if self._beethoven_ebin is not None:
@@ -113,7 +117,7 @@ class Cluster(Peers):
     async def _boot(self, node: BeamNode) -> None:
         await super()._boot(node)
         if self._beethoven_ebin is None:
-            self._network.light(node.name)
+            self.light(node.name)
             node.when_down(lambda: self._went_down(node))
 
     def _went_down(self, node: BeamNode) -> None:

@@ -170,7 +170,7 @@ def reply(payload: str, sender: str = A) -> bytes:
         (reply("joined", "no name"), None),
         (b"HTTP/1.1 400 Bad Request\r\n\r\n", "it is no JSON object"),
         (b"", "it closed the connection without a reply"),
-        (None, "did not answer within"),
+        (None, "it does not answer"),
     ],
     ids=lambda value: repr(value)[:40],
 )

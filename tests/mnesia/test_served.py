@@ -8,7 +8,7 @@ import random
 
 import pytest
 
-from pybeethoven import Atom, Limits, Node, Process, Term
+from pybeethoven import Atom, GenServer, Limits, Node, Process, Term
 from pybeethoven.errors import (
     Aborted,
     ErlangError,
@@ -168,6 +168,24 @@ async def test_all_or_nothing(origin: Copy, copy: Copy) -> None:
     with pytest.raises(Aborted):
         await copy.mirror.dirty(Write(bad))
     assert origin.rows() == copy.rows() == [row(1, b"old"), row(2, b"old")]
+
+
+async def test_source_is_sought_while_the_node_stops(
+    a: Node, server: TableServer, caplog: pytest.LogCaptureFixture
+) -> None:
+    """A mirror finds none then, and ends in order."""
+    copy = await Copy().start(a)
+
+    class EndsBefore(GenServer):
+        async def terminate(self, reason: Term) -> None:
+            copy.detached.clear()
+            copy.peers.append(B)
+            copy.mirror.retry()
+            await soon(copy.detached.wait())
+
+    await a.start(EndsBefore())
+    await soon(a.stop())
+    assert not caplog.records
 
 
 async def test_chain(start_node: StartNode, origin: Copy, copy: Copy, a: Node) -> None:

@@ -1,0 +1,313 @@
+"""A cluster that Python nodes begin, alone or together with BEAMs, in whatever order."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import random
+from collections.abc import AsyncIterator
+from functools import partial
+from typing import Any
+
+import pytest
+
+from pybeethoven import Beethoven
+from pybeethoven.cluster import seek_chat
+from pybeethoven.cluster.seek_chat import Message
+from pybeethoven.testing import BeamNode, Cluster, Peers
+from tests.helpers import soon
+from tests.interop.conftest import Member
+from tests.interop.crowd import Crowd, online_in
+from tests.interop.members import OFFLINE, ONLINE, PAUSES
+from tests.interop.test_clocks import wrong_clock  # noqa: F401 (a fixture)
+from tests.timing import UNIT
+
+P1, P2, P3, P4, P5 = PYTHONS = [f"p{i}@127.0.0.{i}" for i in range(1, 6)]
+A, B = "a@127.0.0.4", "b@127.0.0.5"
+
+
+@pytest.fixture
+async def crowd(cluster: Peers, member: Member) -> AsyncIterator[Crowd]:
+    """The nodes of a test."""
+    async with Crowd(cluster, partial(member, rejoin_interval=PAUSES)) as crowd:
+        yield crowd
+
+
+# All of it
+
+
+@pytest.mark.parametrize("first", [P1, P3])
+async def test_whole_story(crowd: Crowd, first: str, caplog: pytest.LogCaptureFixture) -> None:
+    """Python nodes begin, BEAMs join through the beacon of one; the first one and the BEAM that
+    leads are killed and come back: all have the same table, and each follower heard each change
+    once."""
+    caplog.set_level(logging.INFO, "pybeethoven.cluster")
+    child, said = await crowd.start_child(first, "-v")
+    assert said == {"event": "standalone"}
+    one, other = sorted({P1, P2, P3} - {first})
+    pythons = [await crowd.start(one), await crowd.start(other)]
+    await crowd.one_cluster()
+    a = await crowd.start(A)
+    b = await crowd.start(B)
+    await crowd.one_cluster()
+    assert [py.core_server.mirror.source for py in crowd.pythons.values()] == [A, A]
+    a.heard_once({*crowd.witnesses} - {A})
+    b.heard_once({*crowd.witnesses} - {B})
+    await child.hears((one, ONLINE), (other, ONLINE), (A, ONLINE), (B, ONLINE))
+
+    await child.end()
+    for beam in (A, B):
+        assert f"the beacon of {P1} has let {beam} in" in child.log + "\n".join(caplog.messages)
+    await crowd.agree({one, other, A, B})
+    await a.end()
+    await crowd.agree({one, other, B})
+    child, said = await crowd.start_child(first)
+    assert said["event"] == "joined"
+    a = await crowd.start(A)
+    await crowd.one_cluster()
+
+    gone_and_back = [(first, OFFLINE), (A, OFFLINE), (first, ONLINE), (A, ONLINE)]
+    for python in pythons:
+        later = [(other, ONLINE)] if python.name == one else []
+        await python.hears(*later, (A, ONLINE), (B, ONLINE), *gone_and_back)
+    await b.hears(*gone_and_back)
+    await child.hears((A, ONLINE))
+    await a.hears()
+
+
+# Python alone
+
+
+@pytest.mark.parametrize("count", [2, 3, 5])
+async def test_all_pythons_at_once(crowd: Crowd, count: int) -> None:
+    """Python nodes that find each other at the same moment are one cluster."""
+    await asyncio.gather(*(crowd.start(name) for name in PYTHONS[:count]))
+    await crowd.one_cluster()
+    crowd.heard_once()
+
+
+@pytest.mark.parametrize("killed", [P1, P2, P3])
+async def test_python_is_killed(crowd: Crowd, killed: str) -> None:
+    """The others mark it offline, which each follower hears once; it comes back, and so again."""
+    child, _ = await crowd.start_child(killed)
+    others = sorted({P1, P2, P3} - {killed})
+    for name in others:
+        await crowd.start(name)
+    await crowd.one_cluster()
+    followers = [crowd.witnesses[name] for name in others]
+    expected = [[(others[1], ONLINE)], []]
+    for status in (OFFLINE, ONLINE, OFFLINE):
+        if status == ONLINE:
+            child, said = await crowd.start_child(killed)
+            assert said["event"] == "joined"
+            await crowd.one_cluster()
+            await child.hears()
+        else:
+            await child.end()
+            await crowd.one_cluster()
+        for follower, changes in zip(followers, expected, strict=True):
+            changes.append((killed, status))
+            await follower.hears(*changes)
+
+
+@pytest.mark.usefixtures("wrong_clock")
+async def test_one_wrong_clock(crowd: Crowd) -> None:
+    """One of three has a clock that is an hour wrong: who is killed is offline everywhere, who
+    comes back through the one that is wrong is online."""
+    await crowd.start_child(P1)
+    wrong = await crowd.start(P2)
+    third, _ = await crowd.start_child(P3)
+    await crowd.one_cluster()
+    await crowd.witnesses[P1].end()
+    await crowd.one_cluster()
+    again, _ = await crowd.start_child(P1)
+    await crowd.one_cluster()
+    await wrong.hears((P3, ONLINE), (P1, OFFLINE), (P1, ONLINE))
+    await third.hears((P1, OFFLINE), (P1, ONLINE))
+    await again.hears()
+
+
+@pytest.mark.usefixtures("wrong_clock")
+async def test_one_right_clock(crowd: Crowd) -> None:
+    """Two of three have a clock that is an hour wrong: one of these that has left and comes back
+    through the other is offline, and then online, for the third, too."""
+    third, _ = await crowd.start_child(P3)
+    p1, p2 = [await crowd.start(name) for name in (P1, P2)]
+    await crowd.one_cluster()
+    await third.hears((P1, ONLINE), (P2, ONLINE))
+    await p1.end()
+    await crowd.one_cluster()
+    await crowd.start(P1)
+    await crowd.one_cluster()
+    await third.hears((P1, ONLINE), (P2, ONLINE), (P1, OFFLINE), (P1, ONLINE))
+    await p2.hears((P1, OFFLINE), (P1, ONLINE))
+
+
+async def test_split_and_heal(beam_cluster: Cluster) -> None:
+    """One that is cut off is offline for the others, and they for it, once; healed, all are one
+    cluster again, and a BEAM finds all of them in it."""
+    names = [P1, P2, P3]
+
+    def make(name: str, **settings: Any) -> Beethoven:
+        return Beethoven(**beam_cluster.settings(name), rejoin_interval=PAUSES, **settings)
+
+    async with Crowd(beam_cluster, make) as crowd:
+        for name in names:
+            beam_cluster.settings(name)
+        for name in names:
+            await crowd.start(name)
+            beam_cluster.light(name)
+        await crowd.one_cluster()
+        beam_cluster.isolate(P1)
+        p1, p2, p3 = crowd.witnesses.values()
+        await p1.hears((P2, ONLINE), (P3, ONLINE), (P2, OFFLINE), (P3, OFFLINE))
+        await p2.hears((P3, ONLINE), (P1, OFFLINE))
+        await p3.hears((P1, OFFLINE))
+        beam_cluster.heal()
+        await crowd.one_cluster()
+        await p1.hears(*[(name, s) for s in (ONLINE, OFFLINE, ONLINE) for name in (P2, P3)])
+        await p2.hears((P3, ONLINE), (P1, OFFLINE), (P1, ONLINE))
+        await p3.hears((P1, OFFLINE), (P1, ONLINE))
+        await crowd.start(A)
+        await crowd.one_cluster()
+
+
+# Every order of starting
+
+NAMES = {"p": P1, "q": P2, "a": A, "b": B}
+
+
+ONE_BY_ONE = ["p q a b", "p a q b", "p a b q", "a p q b", "a p b q", "a b p q"]
+OTHER_NAMES = [order.translate(str.maketrans("pqab", "qpba")) for order in ONE_BY_ONE]
+AT_ONCE = ["pq ab", "pq a b", "a b pq", "pa qb", "p aqb", "a pqb", "a pq b", "p ab q", "pab q"]
+
+
+@pytest.mark.parametrize("order", [*ONE_BY_ONE, *OTHER_NAMES, *AT_ONCE])
+async def test_order(crowd: Crowd, order: str) -> None:
+    """Those of a word start at the same time, each word when all before it are up: it is one
+    cluster in the end, and each follower has heard once of who came after it had begun.
+
+    Two BEAMs that begin at once, with no Python node before them, may be two clusters for ever:
+    Beethoven itself has it so. That is left out.
+    """
+    for word in order.split():
+        await asyncio.gather(*(crowd.start(NAMES[letter]) for letter in word))
+    await crowd.one_cluster()
+    crowd.heard_once()
+
+
+@pytest.mark.parametrize("turn", range(5))
+async def test_all_at_once(crowd: Crowd, seed: int, turn: int) -> None:
+    """All four start within a moment: the BEAMs boot while the beacons of the others open."""
+    rng = random.Random(seed + turn)
+
+    async def start_later(name: str) -> None:
+        await asyncio.sleep(rng.uniform(0, 0.2) * UNIT)
+        await crowd.start(name)
+
+    await asyncio.gather(*(start_later(name) for name in NAMES.values()))
+    await crowd.one_cluster()
+    crowd.heard_once()
+
+
+# BEAMs that find nobody but us
+
+
+async def test_beam_watches_us(crowd: Crowd) -> None:
+    """A BEAM that finds only a Python node has it in its tracker, and sees it die."""
+    child, _ = await crowd.start_child(P1)
+    p2 = await crowd.start(P2)
+    a = await crowd.start(A)
+    await crowd.one_cluster()
+    a.heard_once({P1, P2})
+    await p2.hears((A, ONLINE))
+    await child.hears((P2, ONLINE), (A, ONLINE))
+    told = list(a.ears[0].heard)
+    await child.end()
+    await a.hears(*told, (P1, OFFLINE))
+    await p2.hears((A, ONLINE), (P1, OFFLINE))
+    await crowd.agree({A, P2})
+    # A BEAM calls itself standalone then: it counts no hidden nodes.
+
+
+async def test_two_beams_through_two_beacons(
+    crowd: Crowd, cluster: Peers, caplog: pytest.LogCaptureFixture
+) -> None:
+    """At the same moment each of two BEAMs finds another Python node: one leads, and the other is
+    merged with it."""
+    caplog.set_level(logging.INFO, "pybeethoven.cluster")
+    for name in (P1, P5):
+        await crowd.start(name)
+    beams = {"a@127.0.0.3": "127.0.0.0/30", "b@127.0.0.4": "127.0.0.4/30"}
+    for name in beams:
+        await cluster.start_bare(name)
+    await asyncio.gather(*(boot(cluster, name, net) for name, net in beams.items()))
+    for name, via in zip(beams, (P1, P5), strict=True):
+        await crowd.watch_beam(cluster.nodes[name])
+        assert f"the beacon of {via} has let {name} in" in caplog.messages
+    await crowd.one_cluster()
+    crowd.heard_once()
+
+
+async def test_first_beam_dies(crowd: Crowd, cluster: Peers) -> None:
+    """A BEAM is let in and dies before it has the tracker: the next one waits, and leads."""
+    p1, p2 = [await crowd.start(name) for name in (P1, P2)]
+    a = await bare_with_mnesia(cluster, A)
+    assert await seek(cluster, P2, A) == "joined"
+    await crowd.agree({P1, P2, A})
+    starting = asyncio.create_task(crowd.start(B))
+    await asyncio.sleep(1 * UNIT)
+    assert B not in online_in(await p1.rows())
+    await a.kill()
+    await soon(starting)
+    await crowd.one_cluster()
+    await p1.hears((P2, ONLINE), (A, ONLINE), (A, OFFLINE), (B, ONLINE))
+    await p2.hears((A, ONLINE), (A, OFFLINE), (B, ONLINE))
+
+
+async def test_island(crowd: Crowd, cluster: Peers) -> None:
+    """A BEAM that has begun a cluster of its own is not let in where another one leads: their
+    Mnesias can't be merged."""
+    await crowd.start(P1)
+    await crowd.start(B)
+    await cluster.start_bare(A)
+    await boot(cluster, A, "127.0.0.4/32")
+    assert await cluster.tracker(cluster.nodes[A]) == {A: ONLINE}
+    assert await seek(cluster, P1, A) == "error"
+    assert crowd.pythons[P1].core_server.mirror.source == B
+
+
+async def boot(cluster: Peers, name: str, net: str) -> None:
+    """Start Beethoven on a bare BEAM that looks for a beacon in a part of the network."""
+    host, _, mask = net.partition("/")
+    await cluster.nodes[name].eval(f"""
+      for {{key, value}} <- [
+            cluster_net: "{host}",
+            cluster_net_mask: "{mask}",
+            listener_port: {cluster.listener_port},
+            common_random_backoff: 150..300,
+            roles: []
+          ],
+          do: Application.put_env(:beethoven, key, value)
+
+      {{:ok, _apps}} = Application.ensure_all_started(:beethoven)
+      ControlShell.until(fn -> Process.whereis(Beethoven.BeaconServer) end)
+      TrackerWatch.await(%{{node() => :online}})
+    """)
+
+
+async def bare_with_mnesia(cluster: Peers, name: str) -> BeamNode:
+    """A BEAM with Mnesia and nothing in it."""
+    beam = await cluster.start_bare(name)
+    assert await beam.eval(":mnesia.start()") == "ok"
+    return beam
+
+
+async def seek(cluster: Peers, via: str, name: str) -> str | list[str]:
+    """Ask the beacon of a node to let another one in: its answer."""
+    reader, writer = await asyncio.open_connection(via.partition("@")[2], cluster.listener_port)
+    writer.write(seek_chat.encode(Message(name, seek_chat.SEEKING, "join")))
+    reply = seek_chat.decode(await soon(reader.read()))
+    writer.close()
+    assert reply is not None
+    return reply.payload
