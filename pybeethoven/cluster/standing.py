@@ -60,7 +60,7 @@ class Standing:
         self._via: str | None = None
         """The node of the beacon that has let us in, until it shows us the tracker."""
         self._entered = asyncio.Event()
-        """Set while somebody shows us the tracker."""
+        """Set while a BEAM shows us the tracker, or all who are online share it."""
         self._looked = seek is None
         """Whether we know of every cluster in the network."""
 
@@ -101,12 +101,15 @@ class Standing:
     # For Beethoven
 
     async def enter(self, via: str) -> None:
-        """`let_in`, and wait until somebody shows us the tracker. Raises `MirrorError`."""
+        """`let_in`, and wait until a BEAM shows us the tracker, or all nodes that are online share
+        it with us. Raises `MirrorError` when nobody does."""
         self.let_in(via)
         try:
             async with asyncio.timeout(ENTER_TIME):
                 await self._entered.wait()
         except TimeoutError as error:
+            if self._sharing.linked:
+                return
             raise MirrorError(
                 f"{via} has let {self.node.name} in, but does not offer the table {CORE_TRACKER}"
             ) from error
@@ -182,11 +185,11 @@ class Standing:
             return
         if self._via in self._sharing.linked:
             self._via = None
-        online = self.others_online()
-        self._sharing.share_with([*online, *filter(None, [self._via])])
-        for name in set(online).difference(self.node.nodes()):
+        online = set(self.others_online())
+        self._sharing.share_with(online.union(filter(None, [self._via])))
+        for name in online.difference(self.node.nodes()):
             self.node.spawn(self._sharing.check, name, False)
-        if self._sharing.linked:
+        if self._sharing.linked and online <= self._sharing.linked:
             self._entered.set()
         else:
             self._entered.clear()
