@@ -58,8 +58,8 @@ class BeaconServer(GenServer):
     address, else all.
 
     Where the port can't be had, that is logged, as a warning unless it is taken. It is tried again
-    and again, see `OPEN_AGAIN`, anew from the first pause whenever a node goes down, for it may have
-    been one of this machine that had it, and at the cast `recover`.
+    and again, see `OPEN_AGAIN`, anew from the first pause whenever a node goes down, for it may
+    have been one of this machine that had it, and at the cast `recover`.
     """
 
     def __init__(

@@ -7,6 +7,7 @@ import os
 import pty
 import re
 import signal
+import sys
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, closing
 from dataclasses import dataclass
@@ -129,6 +130,18 @@ async def test_kill_of_the_one_that_has_epmd_and_the_beacon(world: World) -> Non
     await world.join(PY)
     for process in (py2, py3):
         await expect(process, update(PY, "online"))
+
+
+async def test_demo() -> None:
+    """The demo's part without BEAMs shows what it is to show."""
+    process = await asyncio.create_subprocess_exec(
+        *(sys.executable, "-m", "erlang_interop.python_demo"),
+        stdout=asyncio.subprocess.PIPE,
+        stderr=asyncio.subprocess.PIPE,
+    )
+    out, err = await asyncio.wait_for(process.communicate(), 30 * UNIT)
+    assert (process.returncode, err) == (0, b"")
+    assert out.endswith(b"That was a cluster of Python nodes, without Erlang.\n")
 
 
 async def test_no_beacon(world: World) -> None:
