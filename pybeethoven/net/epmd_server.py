@@ -31,6 +31,8 @@ REQUEST_TIME = 10.0
 """Seconds that a connection has to make its request and to read the answer."""
 MAX_WAITING = 128
 """So many connections may be without a registration; one more closes the oldest of them."""
+LOOPBACK_NET = "127.0.0.0/8"
+"""All these are addresses of this machine, of nodes that only this machine's nodes can reach."""
 _LOOPBACK = ("127.0.0.1", "::1")
 _NOT_HERE = (errno.EADDRNOTAVAIL, errno.EAFNOSUPPORT)
 
@@ -39,14 +41,15 @@ class EpmdServer:
     """An EPMD in this process, on `port`.
 
     `addresses`: where it listens besides the loopback, as EPMD does with `ERL_EPMD_ADDRESS`; with
-    `0.0.0.0` or `::` among them, everywhere. From wherever it is asked, only this host's nodes may
-    register.
+    `0.0.0.0` or `::` among them, everywhere. With `LOOPBACK_NET` it serves this machine alone, at
+    whatever address it is asked. From wherever it is asked, only this host's nodes may register.
     """
 
     def __init__(self, port: int, addresses: Iterable[str] = ()) -> None:
         self._port = port
         self._addresses = [*_LOOPBACK, *(a for a in addresses if a not in _LOOPBACK)]
-        if ANY in self._addresses or ANY6 in self._addresses:
+        self._for_us_alone = LOOPBACK_NET in self._addresses
+        if not {ANY, ANY6, LOOPBACK_NET}.isdisjoint(self._addresses):
             self._addresses = [any_address()]
         self._registry = Registry(port, lambda: secrets.randbits(32))
         self._servers: list[asyncio.Server] = []
@@ -105,7 +108,7 @@ class EpmdServer:
         return listeners or None
 
     def _accept(self) -> _Connection:
-        connection = _Connection(self._registry)
+        connection = _Connection(self._registry, local_only=self._for_us_alone)
         # Those that were aborted just now are still among them.
         waiting = [c for c in self._connections if not (c.is_registered or c.aborted)]
         if len(waiting) >= MAX_WAITING:
@@ -120,8 +123,9 @@ class EpmdServer:
 class _Connection(asyncio.Protocol):
     """One connection to the EPMD: a request, or a registration for as long as it is open."""
 
-    def __init__(self, registry: Registry) -> None:
+    def __init__(self, registry: Registry, *, local_only: bool) -> None:
         self._registry = registry
+        self._local_only = local_only
         self._session: Session | None = None
         self._transport: asyncio.Transport | None = None
         self._timer: asyncio.TimerHandle | None = None
@@ -142,9 +146,10 @@ class _Connection(asyncio.Protocol):
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         assert isinstance(transport, asyncio.Transport)
         self._transport = transport
-        self._session = Session(self._registry, local=is_local(transport))
+        local = is_local(transport)
+        self._session = Session(self._registry, local=local)
         self._timer = asyncio.get_running_loop().call_later(REQUEST_TIME, self.abort)
-        if self.aborted:
+        if self.aborted or (self._local_only and not local):
             transport.abort()
 
     def data_received(self, data: bytes) -> None:

@@ -21,7 +21,7 @@ from typing import Literal, TypeAlias
 
 from pybeethoven.errors import BeethovenError, EpmdUnreachable
 from pybeethoven.net import epmd
-from pybeethoven.net.epmd_server import EpmdServer
+from pybeethoven.net.epmd_server import LOOPBACK_NET, EpmdServer
 
 logger = logging.getLogger(__name__)
 
@@ -91,7 +91,8 @@ class Registrar:
     async def _serve(self) -> None:
         if not self._embedded and shutil.which("epmd") is not None:
             raise EpmdUnreachable("epmd is installed, and whoever stopped it may start it again")
-        server = EpmdServer(epmd.epmd_port(), epmd.epmd_addresses() or [self._address])
+        ours = LOOPBACK_NET if self._address.startswith("127.") else self._address
+        server = EpmdServer(epmd.epmd_port(), epmd.epmd_addresses() or [ours])
         if await server.start():
             self._server = server
 

@@ -12,7 +12,7 @@ import pytest
 from pybeethoven import ConfigError, Node
 from pybeethoven.errors import EpmdError, EpmdUnreachable
 from pybeethoven.net import epmd as client
-from pybeethoven.net import registrar
+from pybeethoven.net import epmd_server, registrar
 from pybeethoven.net.epmd import Registration, look_up, register
 from pybeethoven.testing import Epmd, find_epmd, free_port
 from tests.helpers import soon, until_logged
@@ -135,12 +135,21 @@ async def test_cancelled_start(port: int) -> None:
 
 @pytest.mark.usefixtures("none_installed")
 async def test_listens_where_the_node_does(port: int) -> None:
-    """Other hosts find the node at the address that it listens at, and nothing elsewhere."""
+    """Other nodes of this machine are found at whatever address of the loopback they have."""
+    async with Node("a@127.0.0.2", "cookie") as a, Node("b@127.0.0.3", "cookie") as b:
+        for host in (HOST, "127.0.0.2", "127.0.0.3"):
+            assert await look_up("a", host) is not None
+        assert await soon(a.ping("b@127.0.0.3"))
+        assert await soon(b.ping("a@127.0.0.2"))
+
+
+@pytest.mark.usefixtures("none_installed")
+async def test_listens_for_us_alone(port: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What only this machine's nodes can reach, no other machine is told."""
     async with Node("a@127.0.0.2", "cookie"):
-        assert await look_up("a", "127.0.0.2") is not None
-        assert await look_up("a", HOST) is not None
-        with pytest.raises(EpmdUnreachable):
-            await look_up("a", "127.0.0.3")
+        monkeypatch.setattr(epmd_server, "is_local", lambda transport: False)
+        with pytest.raises(EpmdError):
+            await look_up("a", "127.0.0.2")
 
 
 @pytest.mark.usefixtures("none_installed")
