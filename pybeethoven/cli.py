@@ -364,6 +364,8 @@ def _log(verbose: bool) -> None:
     )
     if not verbose:
         logging.getLogger("pybeethoven.cluster").setLevel(logging.WARNING)
+        # Nodes of one machine have one beacon, whose port is taken for all others.
+        logging.getLogger("pybeethoven.cluster.beacon_server").setLevel(logging.ERROR)
 
 
 def _fail(message: str, status: int = 2) -> NoReturn:

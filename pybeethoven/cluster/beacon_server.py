@@ -57,9 +57,9 @@ class BeaconServer(GenServer):
     `interface`: the address to listen at, by default the host of the node's name if that is an
     address, else all.
 
-    Where the port can't be had, that is logged, as a warning unless it is taken. It is tried again
-    and again, see `OPEN_AGAIN`, anew from the first pause whenever a node goes down, for it may
-    have been one of this machine that had it, and at the cast `recover`.
+    Where the port can't be had, that is logged: a warning if it is taken, else an error. It is
+    tried again and again, see `OPEN_AGAIN`, anew from the first pause whenever a node goes down,
+    for it may have been one of this machine that had it, and at the cast `recover`.
     """
 
     def __init__(
@@ -139,10 +139,10 @@ class BeaconServer(GenServer):
             where = f"port {self.port} of {address}"
             if error.errno == errno.EADDRINUSE:  # by another node, or our Locator says what it is
                 text = f"another node of this machine is the beacon at {where}; {self.node.name} is"
-                self._say(f"{text} when that one has ended", level=logging.INFO)
+                self._say(f"{text} when that one has ended")
             else:
                 text = f"others do not find the cluster through {self.node.name}"
-                self._say(f"{text}: it can't listen at {where}: {error}")
+                self._say(f"{text}: it can't listen at {where}: {error}", level=logging.ERROR)
             if self._again is not None:
                 self._again.cancel()
             loop = asyncio.get_running_loop()

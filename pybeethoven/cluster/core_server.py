@@ -93,6 +93,8 @@ class CoreServer(DistrServer, subscribe=True):
         self._mode = Atom(mode)
         self._attached = mode == CLUSTERED
         """Whether a BEAM shows us the tracker, as of the changes handled so far."""
+        self._online: set[Atom] = set()
+        """The other nodes that are online, as of these."""
         self.dependents: list[Mirror] = []
         """They ask the peers again as soon as there is one that shows us the tracker."""
         self._clock = ClusterClock(lambda: datetime.now(UTC), time.monotonic)
@@ -142,7 +144,7 @@ class CoreServer(DistrServer, subscribe=True):
         self._follow(self.node.watchable(follower))
 
     async def get_mode(self) -> ServerStatus:
-        """`clustered` or `standalone`: whether another node of the tracker is connected.
+        """`clustered` or `standalone`: whether another node of the tracker is online.
 
         Raises `NoProcess` when the CoreServer has ended.
         """
@@ -248,6 +250,7 @@ class CoreServer(DistrServer, subscribe=True):
         self._followers = {follower: self.monitor(follower) for follower in self._followers}
         if self.mirror.source is None:
             self.mirror.write_local(record(self.node.name, ONLINE, self._clock.now()))
+        self._online.clear()
         for row in self.standing.rows():
             self._process_row(row)
         if not self.mirror.known:  # else the mirror tells what it finds
@@ -296,16 +299,16 @@ class CoreServer(DistrServer, subscribe=True):
                 self.standing.process_nodeup(name)
             case Word.ATTACHED:
                 self._attached = True
+                self._check_mode()
                 self.standing.process_attached()
                 for mirror in self.dependents:
                     mirror.retry()
             case Word.DETACHED:
                 self._attached = False
+                self._check_mode()
                 self.standing.process_detached()
             case Word.LINKS | Word.LET_IN:
                 self.standing.process_detached()
-            case Word.CHECK_MODE:
-                self._check_mode()
 
     async def terminate(self, reason: Term) -> None:
         """End every `updates()` and `modes()`, unless a supervisor is to run us again."""
@@ -332,6 +335,7 @@ class CoreServer(DistrServer, subscribe=True):
         self.deliver(Word.DETACHED)
 
     def _process_event(self, event: TrackerEvent) -> None:
+        self._online.difference_update(row.node for row in event.old_rows)
         if event.row is not None:
             self._process_row(event.row)
         self.standing.admission.changed()
@@ -341,6 +345,7 @@ class CoreServer(DistrServer, subscribe=True):
             self._alert_followers(update.node, update.status)
             for updates in self._updates:
                 updates.put(update)
+        self._check_mode()
 
     def _update_of(self, event: TrackerEvent) -> NodeUpdate | None:
         """What followers are told of an event."""
@@ -359,10 +364,11 @@ class CoreServer(DistrServer, subscribe=True):
         if self.mirror.known or row.node != self.node.name:  # our own begins by our own clock
             self._clock.hear(row.last_change)
         if row.status == ONLINE and row.node != self.node.name:
+            self._online.add(row.node)
             self.standing.process_online(row.node)
 
     def _check_mode(self) -> None:
-        mode = CLUSTERED if self._attached or self.standing.connected() else STANDALONE
+        mode = CLUSTERED if self._attached or self._online else STANDALONE
         if mode != self._mode:
             self._mode = mode
             for modes in self._modes:

@@ -13,6 +13,7 @@ from __future__ import annotations
 import asyncio
 import random
 from collections.abc import Callable, Iterable
+from contextlib import suppress
 from typing import Final
 
 from pybeethoven.cluster.clock import ClusterClock
@@ -94,14 +95,13 @@ class Sharing:
             if lost:
                 await asyncio.sleep(random.uniform(*LOST_PAUSE))
             else:
-                await self.node.connect(name)
-        except NoConnection:
-            pass
+                with suppress(NoConnection):
+                    await self.node.connect(name)
+            await self._tracker.settle()
+            if name not in self.node.nodes() and self._status(name) == ONLINE and self._shares:
+                self.write(name, OFFLINE)
         finally:
             self._checked.discard(name)
-        await self._tracker.settle()
-        if name not in self.node.nodes() and self._status(name) == ONLINE and self._shares:
-            self.write(name, OFFLINE)
 
     @property
     def _shares(self) -> bool:

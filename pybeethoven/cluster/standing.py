@@ -34,7 +34,6 @@ class Word(Enum):
     DETACHED = "DETACHED"
     LINKS = "LINKS"
     LET_IN = "LET_IN"
-    CHECK_MODE = "CHECK_MODE"
 
 
 class Standing:
@@ -204,7 +203,6 @@ class Standing:
 
     def process_nodeup(self, name: Atom) -> None:
         """A connection has come up."""
-        self._tell(Word.CHECK_MODE)
         if self.mirror.source is None and self.mirror.table.read(name):
             self.mirror.retry()
             self.process_detached()
@@ -212,11 +210,9 @@ class Standing:
     def process_nodedown(self, name: Atom) -> None:
         """A connection has gone down."""
         self.admission.changed()
-        self._tell(Word.CHECK_MODE)
         if name in self.others_online():
             self.node.spawn(self._sharing.check, name, True)
 
     def _process_change(self) -> None:
         self.admission.changed()
         self._membership.check()
-        self._tell(Word.CHECK_MODE)

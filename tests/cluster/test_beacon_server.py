@@ -432,7 +432,7 @@ async def test_port_taken(
     caplog: pytest.LogCaptureFixture,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    """A port that somebody has is taken over later; until then it is logged once, as no warning."""
+    """A port that somebody has is taken over later; until then it is logged once, as a warning."""
     caplog.set_level(logging.INFO)
     pause = 0.01 if by == "time" else 1000.0
     monkeypatch.setattr(beacon_server, "OPEN_AGAIN", (pause, pause))
@@ -455,7 +455,7 @@ async def test_port_taken(
         await again()
         await again()
         assert beacon.opened_at is None
-    texts = [r.getMessage() for r in caplog.records if r.levelno == logging.INFO]
+    texts = [r.getMessage() for r in caplog.records if r.levelno == logging.WARNING]
     said = f"another node of this machine is the beacon at port {port} of {HOST}; {PY} is"
     assert texts.count(f"{said} when that one has ended") == 1
     await again()
@@ -476,7 +476,7 @@ async def test_interface_that_is_none(
     [record] = caplog.records
     assert f"port {port} of {interface}" in record.getMessage()
     assert f"others do not find the cluster through {PY}" in record.getMessage()
-    assert record.levelno == logging.WARNING
+    assert record.levelno == logging.ERROR
 
 
 @pytest.mark.parametrize(
