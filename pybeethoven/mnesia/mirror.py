@@ -141,6 +141,7 @@ class Mirror(GenServer):
         self.source: str | None = None
         self.known = False
         """Whether there was ever a source."""
+        self._ran = False
         self.attached = asyncio.Event()
         """Set while there is a source."""
         self._peers = peers
@@ -301,13 +302,14 @@ class Mirror(GenServer):
         self._followers = {key: self.monitor(key[0]) for key in self._followers}
         self.source = None
         self._settled.clear()
-        if self.known:  # run again: the rows are there, and others wait for us
+        if self._ran:  # the rows are there, and others wait for us
             self.retry()
         elif not self._peers():
             self._lose_source(None)
             self._retry_later()
         else:
             await self._attach_first()
+        self._ran = True
 
     async def _attach_first(self) -> None:
         try:
