@@ -471,12 +471,13 @@ class CoreServer(DistrServer, subscribe=True):
 
     def _process_detached(self) -> None:
         """No BEAM shows us the tracker: share it with the others, and see who is there."""
-        if self.mirror.source is not None:
+        if self.mirror.source is not None or not self.node.running:
             return
         if self._via in self._sharing.linked:
             self._via = None
         online = self.others_online()
-        self._sharing.share_with([*online, *filter(None, [self._via])])
+        # A connected node that is offline here may share, too: only others can't reach it.
+        self._sharing.share_with([*online, *self._connected(), *filter(None, [self._via])])
         for name in set(online) - set(self.node.nodes()):
             self.node.spawn(self._sharing.check, name, False)
         if self._sharing.linked:
@@ -497,9 +498,10 @@ class CoreServer(DistrServer, subscribe=True):
             self._process_detached()
 
     def _process_nodedown(self, name: Atom) -> None:
+        self._sharing.lost(name)
         self._admission.changed()
         self.deliver(_Word.CHECK_MODE)
-        if name in self.others_online():
+        if name in self.others_online() and self.node.running:
             self.node.spawn(self._sharing.check, name, True)
 
     def _check_mode(self) -> None:
