@@ -1,11 +1,19 @@
 # `make demo` and `make test` install what they need and say so: Erlang and Elixir with apt-get when
-# run as root, everything in Python into .venv.
+# run as root, everything in Python into .venv. Without Erlang the demo has Python nodes alone.
 
 PYTHON ?= python3
 BIN := .venv/bin
 PACKAGES := $(shell cat erlang_interop/packages.txt)
 HAS_APPLICATIONS := erl -noshell -eval \
 	'halt(length([A || A <- [mnesia, ssl], is_tuple(code:lib_dir(A))]))'
+GET_BEAM := ( \
+	if which erl epmd elixir >/dev/null && $(HAS_APPLICATIONS); then exit 0; fi; \
+	if [ "$$(id -u)" = 0 ]; then \
+		echo "Installing $(PACKAGES) with apt-get"; \
+		apt-get -qq update && DEBIAN_FRONTEND=noninteractive \
+			apt-get -qqy install --no-install-recommends $(PACKAGES) >/dev/null && exit 0; \
+	fi; \
+	echo "BEAM nodes need Erlang and Elixir. As root: apt-get install $(PACKAGES)" >&2; exit 1 )
 PYTEST_ARGS ?=
 FUZZ_TARGETS ?= decoder framing handshake epmd
 # For each target; 0 is for ever.
@@ -15,8 +23,11 @@ SOAK_MINUTES ?= 30
 
 .PHONY: demo test lint fuzz bench soak interop-matrix beam clean
 
-demo: .venv/installed beam
-	$(BIN)/python -m erlang_interop.demo
+demo: .venv/installed
+	@echo "A cluster of Python nodes"
+	@$(BIN)/python -m erlang_interop.python_demo
+	@if $(GET_BEAM); then \
+		echo "A cluster of Python and BEAM nodes"; $(BIN)/python -m erlang_interop.demo; fi
 
 test: .venv/installed beam lint
 	$(BIN)/pytest $(PYTEST_ARGS)
@@ -45,13 +56,7 @@ interop-matrix: .venv/installed
 	@$(BIN)/python -m erlang_interop.matrix $(SUITES)
 
 beam:
-	@if which erl epmd elixir >/dev/null && $(HAS_APPLICATIONS); then exit 0; fi; \
-	if [ "$$(id -u)" != 0 ]; then \
-		echo "Erlang and Elixir are needed. As root: apt-get install $(PACKAGES)" >&2; exit 1; \
-	fi; \
-	echo "Installing $(PACKAGES) with apt-get"; \
-	apt-get -qq update && \
-	DEBIAN_FRONTEND=noninteractive apt-get -qqy install --no-install-recommends $(PACKAGES) >/dev/null
+	@$(GET_BEAM)
 
 .venv/installed: pyproject.toml
 	@echo "Installing pybeethoven and what its tests need into .venv"

@@ -1,4 +1,5 @@
-"""`make demo`: BEAM peers come and go, and a Python service in their cluster reports each.
+"""The second part of `make demo`: BEAM nodes join a cluster that began with Python, and come and
+go, and a Python service in their cluster reports each.
 
 The peers are the stand-in in `pybeethoven.testing`, on real BEAMs with a real Mnesia; with
 `--beethoven-ebin DIR` they are a compiled Beethoven.
@@ -9,29 +10,18 @@ from __future__ import annotations
 import asyncio
 import os
 import time
-from dataclasses import dataclass, field
 
 import click
 
-from pybeethoven import Beethoven, GenServer, Term
+from erlang_interop.story import Story
+from pybeethoven import Beethoven, GenServer, Term, Updates
 from pybeethoven.errors import BeethovenError
-from pybeethoven.testing import Peers
+from pybeethoven.testing import BeamNode, Peers
 
 A, B, C = "a@127.0.0.1", "b@127.0.0.1", "c@127.0.0.1"
 PY = "py@127.0.0.1"
 PATIENCE = 20.0
 """Seconds that a change may take to reach the service; then the demo has failed."""
-
-
-@dataclass
-class Story:
-    """Tells what happens, with the seconds since the start."""
-
-    began: float = field(default_factory=time.perf_counter)
-
-    def tell(self, text: str) -> None:
-        """Print a line."""
-        print(f"{time.perf_counter() - self.began:6.2f} s  {text}", flush=True)
 
 
 class Billing(GenServer):
@@ -60,21 +50,46 @@ class Billing(GenServer):
             raise BeethovenError(f"the service heard {heard} in place of {(node, status)}")
 
 
-async def show(peers: Peers, story: Story) -> None:
-    """The whole demo."""
-    os.environ.update(peers.env)
-    story.tell("starting two BEAM nodes, a and b, each with Mnesia and a Beethoven CoreServer")
-    a = await peers.start(A)
-    b = await peers.start(B)
-    story.tell(f"a's tracker: {await peers.tracker(a)}")
-    story.tell("a Python process looks for their beacon")
-    sought = time.perf_counter()
-    async with Beethoven(
+def member(peers: Peers) -> Beethoven:
+    """The Python node."""
+    return Beethoven(
         PY,
         cookie=peers.cookie,
         cluster_net=peers.cluster_net,
         listener_port=peers.listener_port,
-    ) as beethoven:
+    )
+
+
+async def begin(peers: Peers, story: Story) -> tuple[BeamNode, BeamNode]:
+    """A Python node begins the cluster, and two BEAM nodes join through it."""
+    story.tell("a Python process finds no other node: the cluster begins with it")
+    async with member(peers) as beethoven:
+        story.tell("starting two BEAM nodes, a and b, each with Mnesia and a Beethoven CoreServer")
+        updates = beethoven.core_server.updates()
+        a = await peers.start(A)
+        story.tell(f"  the Python node heard: {await _heard(updates)}")
+        b = await peers.start(B)
+        story.tell(f"  the Python node heard: {await _heard(updates)}")
+        copies = await b.eval(":mnesia.table_info(CoreTracker, :ram_copies)")
+        story.tell(f"their Mnesia has the tracker now: {', '.join(sorted(copies))}")
+        story.tell(f"b's tracker: {await peers.tracker(b)}")
+    story.tell(f"the Python process left: {await peers.await_tracker(a, {PY: 'offline'})}")
+    return a, b
+
+
+async def _heard(updates: Updates) -> str:
+    async with asyncio.timeout(PATIENCE):
+        update = await anext(updates)
+    return f"{update.node} {update.status}"
+
+
+async def show(peers: Peers, story: Story) -> None:
+    """This part of the demo."""
+    os.environ.update(peers.env)
+    a, b = await begin(peers, story)
+    story.tell("a Python process looks for their beacon")
+    sought = time.perf_counter()
+    async with member(peers) as beethoven:
         joined = time.perf_counter() - sought
         story.tell(f"joined through {beethoven.via} after {1000 * joined:.0f} ms")
         story.tell(f"a's tracker: {await peers.await_tracker(a, {PY: 'online'})}")
@@ -113,7 +128,7 @@ async def _demo(beethoven_ebin: str | None) -> None:
 @click.command()
 @click.option("--beethoven-ebin", metavar="DIR", help="A compiled Beethoven to use for the peers.")
 def main(beethoven_ebin: str | None) -> None:
-    """Show BEAM nodes coming and going, and a Python service that reports each."""
+    """Show a cluster of Python and BEAM nodes, and a Python service that reports each change."""
     asyncio.run(_demo(beethoven_ebin))
 
 

@@ -1,4 +1,4 @@
-"""The command line: `pybeethoven join`."""
+"""The command line: `pybeethoven join` and `pybeethoven look`."""
 
 from __future__ import annotations
 
@@ -7,17 +7,21 @@ import json
 import logging
 import os
 import signal
+import socket
 import sys
-from collections.abc import Callable, Coroutine
-from contextlib import suppress
+from collections.abc import Callable, Coroutine, Iterator
+from contextlib import AsyncExitStack, contextmanager, suppress
+from types import TracebackType
 from typing import Any, NoReturn
 
 import click
 
 from pybeethoven.cluster.beethoven import Beethoven
+from pybeethoven.cluster.locator import Locator, check_port, hosts_of
 from pybeethoven.cluster.readers import Modes, Updates
-from pybeethoven.cluster.tracker import ONLINE, TrackerRow
+from pybeethoven.cluster.tracker import ONLINE, STANDALONE, TrackerRow
 from pybeethoven.errors import BeethovenError, ConfigError
+from pybeethoven.net.names import check_host
 from pybeethoven.net.network import NET_TICKTIME
 from pybeethoven.net.tls import TlsOptions
 from pybeethoven.otp.cookie import read_cookie
@@ -25,14 +29,39 @@ from pybeethoven.otp.cookie import read_cookie
 Print = Callable[[dict[str, Any]], None]
 """Prints one event."""
 
+PROGRESS_AFTER = 1.0
+"""Seconds that looking takes before it is shown."""
+
+SETTINGS = {"auto_envvar_prefix": "PYBEETHOVEN"}
+
+net_option = click.option(
+    "--net", default="127.0.0.0/29", show_default=True, help="Where to look for beacons."
+)
+port_option = click.option(
+    "--port", default=33000, show_default=True, help="The port of the beacons."
+)
+first_host_option = click.option(
+    "--first-host", metavar="HOST", help="Ask this host before all others, also outside of --net."
+)
+json_option = click.option(
+    "--json",
+    "as_json",
+    is_flag=True,
+    envvar="PYBEETHOVEN_JSON",
+    help="Print one JSON object a line.",
+)
+verbose_option = click.option(
+    "-v", "--verbose", is_flag=True, help="Log what happens to standard error."
+)
+
 
 @click.group(context_settings={"help_option_names": ["-h", "--help"]})
 @click.version_option(package_name="pybeethoven")
 def main() -> None:
-    """Bring a Python process into a Beethoven (Elixir) cluster."""
+    """Form a Beethoven cluster of Python processes and Elixir nodes."""
 
 
-@main.command(context_settings={"auto_envvar_prefix": "PYBEETHOVEN"})
+@main.command(context_settings=SETTINGS)
 @click.option("--name", required=True, help="This node's name, e.g. py@127.0.0.1.")
 @click.option("--cookie", help="The cluster's cookie. Others on this machine can see it here.")
 @click.option(
@@ -40,8 +69,15 @@ def main() -> None:
     type=click.Path(),
     help="A file that holds the cookie and that only you may read.  [default: ~/.erlang.cookie]",
 )
-@click.option("--net", default="127.0.0.0/29", show_default=True, help="Where to seek a beacon.")
-@click.option("--port", default=33000, show_default=True, help="The port of the beacons.")
+@net_option
+@port_option
+@first_host_option
+@click.option(
+    "--beacon/--no-beacon",
+    default=True,
+    show_default=True,
+    help="Let others find the cluster through this node, at --port.",
+)
 @click.option(
     "--listen-port",
     metavar="PORT[-PORT]",
@@ -57,13 +93,7 @@ def main() -> None:
 @click.option("--certfile", type=click.Path(), help="Speak TLS: this node's certificate, in PEM.")
 @click.option("--keyfile", type=click.Path(), help="Its key.  [default: what --certfile holds]")
 @click.option("--cacertfile", type=click.Path(), help="The CAs of the other nodes' certificates.")
-@click.option(
-    "--json",
-    "as_json",
-    is_flag=True,
-    envvar="PYBEETHOVEN_JSON",
-    help="Print one JSON object a line.",
-)
+@json_option
 @click.option(
     "--for",
     "seconds",
@@ -71,7 +101,7 @@ def main() -> None:
     envvar="PYBEETHOVEN_FOR",
     help="End after so many seconds, joined or not.",
 )
-@click.option("-v", "--verbose", is_flag=True, help="Log what happens to standard error.")
+@verbose_option
 @click.pass_context
 def join(
     context: click.Context,
@@ -81,6 +111,8 @@ def join(
     cookie_file: str | None,
     net: str,
     port: int,
+    first_host: str | None,
+    beacon: bool,
     listen_port: str | None,
     interface: str | None,
     net_ticktime: float,
@@ -89,26 +121,119 @@ def join(
     verbose: bool,
     **tls_files: str | None,
 ) -> None:
-    """Join a cluster and report each node that comes or goes, until SIGINT or SIGTERM.
+    """Join a cluster, or begin one, and report each node that comes or goes.
 
+    It ends by SIGINT or SIGTERM.
     Every option can also be given as a variable, e.g. PYBEETHOVEN_NAME, PYBEETHOVEN_COOKIE.
     """
     _log(verbose)
-    try:
+    with _failures():
         if cookie_file is not None and _from_variable(context, "cookie"):
             cookie = None
         secret = read_cookie(cookie_file) if cookie is None else cookie
+        progress = Progress(not as_json)
         beethoven = Beethoven(
             name,
             cookie=secret,
             cluster_net=net,
             listener_port=port,
+            first_host=first_host,
+            on_progress=progress,
+            beacon=beacon,
             listen_port=_ports(listen_port),
             use_interface=interface,
             net_ticktime=net_ticktime,
             tls=_tls_options(**tls_files),
         )
-        asyncio.run(_join(beethoven, _print_json if as_json else _print_text, seconds))
+        print_event = _print_json if as_json else _print_text
+        asyncio.run(_until_over(_report(beethoven, progress, print_event), seconds))
+
+
+@main.command(context_settings=SETTINGS)
+@net_option
+@port_option
+@first_host_option
+@json_option
+@verbose_option
+def look(net: str, port: int, first_host: str | None, as_json: bool, verbose: bool) -> None:
+    """Tell which beacons answer and which nodes they see, without joining.
+
+    The exit status is 1 when none answers.
+    """
+    _log(verbose)
+    with _failures():
+        progress = Progress(not as_json)
+        locator = Locator(
+            f"pybeethoven-look@{socket.gethostname()}",
+            hosts_of(net),
+            check_port(port),
+            backoff=lambda: 0.0,
+            first=None if first_host is None else check_host(first_host, "first_host"),
+            on_progress=progress,
+        )
+        found = asyncio.run(_look(locator, progress))
+        for node, nodes in sorted(found.items()):
+            (_print_json if as_json else _print_text)(
+                {"event": "beacon", "node": node, "nodes": sorted(nodes)}
+            )
+        if not found:
+            _fail(f"no beacon answers at port {port} of {net}", 1)
+
+
+async def _look(locator: Locator, progress: Progress) -> dict[str, list[str]]:
+    with progress:
+        return await locator.look()
+
+
+class Progress:
+    """Shows how many hosts were asked, if that takes a while, on standard error if it is a terminal
+    and if it is `wanted`.
+
+    `with progress` is around what takes a while; it is told how far that is.
+    """
+
+    def __init__(self, wanted: bool) -> None:
+        self._wanted = wanted and sys.stderr.isatty()
+        self._text = "looking for other nodes"
+        self._begin: asyncio.TimerHandle | None = None
+        self._visible = False
+
+    def __enter__(self) -> None:
+        if self._wanted:
+            self._begin = asyncio.get_running_loop().call_later(PROGRESS_AFTER, self._show)
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        if self._begin is not None:
+            self._begin.cancel()
+        if self._visible:
+            self._visible = False
+            self._write("")
+
+    def __call__(self, asked: int, of: int) -> None:
+        """So many hosts were asked of so many."""
+        self._text = f"looking for other nodes: {asked:,} of {of:,} hosts asked"
+        if self._visible:
+            self._write(self._text)
+
+    def _show(self) -> None:
+        self._visible = True
+        self._write(self._text)
+
+    def _write(self, text: str) -> None:
+        # The cursor is at the beginning of the line, so that what is logged is written over it.
+        click.echo(f"\x1b[K{text}\r", nl=False, err=True)
+
+
+@contextmanager
+def _failures() -> Iterator[None]:
+    """End the process with the reason for what can't be done."""
+    try:
+        yield
     except BeethovenError as error:
         _fail(str(error))
     except BrokenPipeError:
@@ -142,9 +267,9 @@ def _from_variable(context: click.Context, option: str) -> bool:
     return context.get_parameter_source(option) is click.core.ParameterSource.ENVIRONMENT
 
 
-async def _join(beethoven: Beethoven, print_event: Print, seconds: float | None) -> None:
-    """Run until the time is over or a signal comes; then leave."""
-    report = asyncio.create_task(_report(beethoven, print_event))
+async def _until_over(work: Coroutine[Any, Any, None], seconds: float | None) -> None:
+    """Run it until the time is over or a signal comes."""
+    report = asyncio.create_task(work)
     loop = asyncio.get_running_loop()
     for number in (signal.SIGINT, signal.SIGTERM):
         loop.add_signal_handler(number, report.cancel)
@@ -154,16 +279,23 @@ async def _join(beethoven: Beethoven, print_event: Print, seconds: float | None)
         await report
 
 
-async def _report(beethoven: Beethoven, print_event: Print) -> None:
-    async with beethoven:
-        mode = await beethoven.core_server.get_mode()
+async def _report(beethoven: Beethoven, progress: Progress, print_event: Print) -> None:
+    async with AsyncExitStack() as stack:
+        with progress:
+            await stack.enter_async_context(beethoven)
         nodes = [_fields(row) for row in await beethoven.core_server.fetch_all()]
         updates, modes = beethoven.core_server.updates(), beethoven.modes()
-        if beethoven.via is None:
-            print_event({"event": "standalone"})
-        else:
+        mode = beethoven.core_server.mode
+        if beethoven.via is not None:
             joined = {"event": "joined", "via": beethoven.via, "mode": mode, "nodes": nodes}
             print_event(joined)
+        else:
+            print_event({"event": "standalone"})
+            for node in nodes:  # some may have come while we were looking
+                if node["node"] != beethoven.node.name:
+                    print_event({"event": "node_update", **node})
+            if mode != STANDALONE:
+                print_event({"event": "mode", "mode": mode})
         await _first_end(_print_updates(updates, print_event), _print_modes(modes, print_event))
 
 
@@ -202,12 +334,15 @@ def _print_json(event: dict[str, Any]) -> None:
 def _print_text(event: dict[str, Any]) -> None:
     match event:
         case {"event": "standalone"}:
-            click.echo("no beacon found: standalone")
+            click.echo("no other node found: standalone until one comes")
         case {"event": "joined", "via": via, "mode": mode, "nodes": nodes}:
             lines = [f"joined through {via}: {mode}", *(f"  {_status_text(n)}" for n in nodes)]
             click.echo("\n".join(lines))
         case {"event": "mode", "mode": mode}:
             click.echo(f"now {mode}")
+        case {"event": "beacon", "node": node, "nodes": nodes}:
+            seen = ", ".join(map(_plain, nodes)) or "no other node"
+            click.echo(f"{_plain(node)} sees {seen}")
         case _:
             click.echo(_status_text(event))
 
@@ -215,6 +350,11 @@ def _print_text(event: dict[str, Any]) -> None:
 def _status_text(event: dict[str, Any]) -> str:
     status = click.style(event["status"], fg="green" if event["status"] == ONLINE else "red")
     return f"{event['node']} {status} {event['last_change']}"
+
+
+def _plain(name: str) -> str:
+    """A name that a stranger has sent, without what would control the terminal."""
+    return name if name.isprintable() else ascii(name)
 
 
 def _log(verbose: bool) -> None:
@@ -226,6 +366,6 @@ def _log(verbose: bool) -> None:
         logging.getLogger("pybeethoven.cluster").setLevel(logging.WARNING)
 
 
-def _fail(message: str) -> NoReturn:
+def _fail(message: str, status: int = 2) -> NoReturn:
     click.echo(f"pybeethoven: {message}", err=True)
-    sys.exit(2)
+    sys.exit(status)

@@ -14,7 +14,8 @@ from pathlib import Path
 import pytest
 
 from pybeethoven import Node
-from pybeethoven.testing import Peers
+from pybeethoven.testing import Peers, free_port
+from tests import command_line
 from tests.certificates import Authority
 from tests.helpers import soon
 from tests.timing import UNIT
@@ -59,6 +60,38 @@ def cluster(peers: Peers, monkeypatch: pytest.MonkeyPatch) -> Peers:
     for name, value in peers.env.items():
         monkeypatch.setenv(name, value)
     return peers
+
+
+def console(containing: str) -> tuple[list[str], list[str]]:
+    """The one example of a command line with this: the arguments, and the lines it prints."""
+    [example] = [code for code in examples("console") if containing in code]
+    command, *shown = example.splitlines()
+    return shlex.split(command.removeprefix("$ pybeethoven ")), shown
+
+
+def without_times(printed: list[str]) -> list[str]:
+    """Lines of the command without the times, and in an order that does not depend on it."""
+    return sorted(re.sub(r" \d{4}-\d\d-\d\dT[0-9:.]+Z$", "", line) for line in printed)
+
+
+async def test_two_terminals(tmp_path: Path) -> None:
+    """The first commands form a cluster, without Erlang on PATH, and print what they show."""
+    ports = {"ERL_EPMD_PORT": str(free_port()), "PYBEETHOVEN_PORT": str(free_port())}
+    env = {**ports, "PATH": str(tmp_path)}
+    (first, shown), (second, second_shown) = (
+        console(f"{name}@") for name in ("name one", "name two")
+    )
+    async with command_line.running(*first, env=env) as one:
+        printed = await command_line.next_lines(one, 1)
+        async with command_line.running(*second, env=env) as two:
+            second_printed = await command_line.next_lines(two, len(second_shown))
+            printed += await command_line.next_lines(one, len(shown) - 1)
+            look, seen = console("pybeethoven look")
+            assert await command_line.run(*look, env=env) == (0, f"{seen[0]}\n", "")
+    assert printed[0] == shown[0]
+    assert without_times(printed) == without_times(shown)
+    assert second_printed[0] == second_shown[0]
+    assert without_times(second_printed) == without_times(second_shown)
 
 
 async def test_service(cluster: Peers) -> None:
@@ -121,16 +154,13 @@ async def test_command(cluster: Peers, tmp_path: Path) -> None:
     cookie.write_text(cluster.cookie)
     cookie.chmod(0o400)
     await cluster.start(A)
-    command, *shown = examples("console")[1].splitlines()
-    args = shlex.split(command.removeprefix("$ pybeethoven "))
+    args, shown = console("--cookie-file")
     args[args.index("cookie")] = str(cookie)
     async with running(cluster, "-m", "pybeethoven", *args) as process:
         printed = await lines(process, 3)
         await cluster.start(B)
         printed += await lines(process, 1)
-    assert [line.rsplit(" ", 1)[0] for line in printed[1:]] == [
-        line.rsplit(" ", 1)[0] for line in shown[1:]
-    ]
+    assert without_times(printed) == without_times(shown)
     assert printed[0] == shown[0]
 
 

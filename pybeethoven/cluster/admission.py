@@ -35,11 +35,14 @@ PAUSE: Final = 0.1
 MERGE_LOOKS: Final = 10
 
 
-class Core(Protocol):
-    """What the CoreServer knows and can do."""
+class Cluster(Protocol):
+    """What is known of the cluster (see `Standing`)."""
 
-    node: Node
     mirror: Mirror
+
+    @property
+    def node(self) -> Node:
+        """Our node."""
 
     def peers(self) -> list[str]:
         """The nodes that may be the mirror's source, the preferred one first."""
@@ -58,14 +61,14 @@ class Core(Protocol):
 
 
 class Admission:
-    """Adds nodes to the cluster that `core` is in."""
+    """Adds nodes to the cluster that we are in."""
 
-    def __init__(self, core: Core) -> None:
-        self._core = core
+    def __init__(self, cluster: Cluster) -> None:
+        self._cluster = cluster
         self._change = asyncio.Event()
 
     def changed(self) -> None:
-        """What `core` knows has changed."""
+        """What is known of the cluster has changed."""
         self._change.set()
         self._change = asyncio.Event()
 
@@ -81,40 +84,40 @@ class Admission:
             ) from error
 
     async def _try(self, name: Atom) -> bool:
-        core, change = self._core, self._change
-        if core.mirror.source is not None:
+        cluster, change = self._cluster, self._change
+        if cluster.mirror.source is not None:
             return await self._add_by_beam(name)
-        leads = name != core.node.name and await self._runs_mnesia(name)
-        if core.mirror.source is not None:
+        leads = name != cluster.node.name and await self._runs_mnesia(name)
+        if cluster.mirror.source is not None:
             return False
         if not leads:
-            core.add_here(name)
+            cluster.add_here(name)
             return True
-        if core.first() != core.node.name:
-            return await self._add_by_first(core.first(), name)
-        if core.beams() - {name} or not core.has_looked():
+        if cluster.first() != cluster.node.name:
+            return await self._add_by_first(cluster.first(), name)
+        if cluster.beams() - {name} or not cluster.has_looked():
             await change.wait()
             return False
-        core.add_here(name)
+        cluster.add_here(name)
         return True
 
     async def _runs_mnesia(self, name: Atom) -> bool:
         """Whether a node is a BEAM that is going to lead, or to share Mnesia with who leads."""
         args = [Atom("is_running")]
         try:
-            answer = await self._core.node.rpc(name, "mnesia", "system_info", args, ASK_TIME)
+            answer = await self._cluster.node.rpc(name, "mnesia", "system_info", args, ASK_TIME)
         except RpcError:
             return False
         return answer in ("yes", "starting")
 
     async def _add_by_beam(self, name: Atom) -> bool:
-        core = self._core
+        cluster = self._cluster
         try:
-            await add_node(core.node, core.peers, name)
-            await core.mirror.catch_up()
+            await add_node(cluster.node, cluster.peers, name)
+            await cluster.mirror.catch_up()
             await self._check_merged(name)
         except BeethovenError:
-            if core.mirror.source is not None:
+            if cluster.mirror.source is not None:
                 raise
             return False
         return True
@@ -128,8 +131,8 @@ class Admission:
             return
         args = [Atom("running_db_nodes")]
         for _ in range(MERGE_LOOKS):
-            source = self._core.mirror.source or ""
-            if name in await self._core.node.rpc(source, "mnesia", "system_info", args):
+            source = self._cluster.mirror.source or ""
+            if name in await self._cluster.node.rpc(source, "mnesia", "system_info", args):
                 return
             await asyncio.sleep(PAUSE)
         raise MirrorError(
@@ -139,7 +142,7 @@ class Admission:
 
     async def _add_by_first(self, first: str, name: Atom) -> bool:
         try:
-            answer = await self._core.node.call((CORE_SERVER, first), (ADD_NODE, name), None)
+            answer = await self._cluster.node.call((CORE_SERVER, first), (ADD_NODE, name), None)
         except (NoConnection, ProcessExit):
             await asyncio.sleep(PAUSE)
             return False
@@ -148,8 +151,8 @@ class Admission:
         return True
 
     def _obstacle(self, name: Atom) -> str:
-        if others := sorted(self._core.beams() - {name}):
+        if others := sorted(self._cluster.beams() - {name}):
             return f"{others[0]} is to lead the cluster, but does not offer the tracker"
-        if not self._core.has_looked():
+        if not self._cluster.has_looked():
             return "still looking for other clusters"
-        return f"{self._core.mirror.source or self._core.first()} did not answer"
+        return f"{self._cluster.mirror.source or self._cluster.first()} did not answer"

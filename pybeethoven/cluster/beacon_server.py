@@ -37,6 +37,10 @@ REPLY_TIME: Final = 5.0
 """Seconds that it has to take the reply."""
 ACCEPT_PAUSE: Final = 0.1
 """Seconds until the next try when a connection can't be accepted, as without file descriptors."""
+OPEN_AGAIN: Final = (0.01, 10.0)
+"""The first and the longest pause between two tries to have the port, in seconds; each is twice the
+one before. One try when a node has gone is not enough: of one that was killed the connections often
+end a moment before its port is free."""
 SAY_AGAIN: Final = 60.0
 """A warning that strangers can cause is logged once in so many seconds."""
 EXTRA_READS: Final = 64
@@ -53,8 +57,9 @@ class BeaconServer(GenServer):
     `interface`: the address to listen at, by default the host of the node's name if that is an
     address, else all.
 
-    Where the port can't be had, that is logged, and tried again whenever a node goes down, for it
-    may have been a node of this machine that had it, and at the cast `recover`.
+    Where the port can't be had, that is logged, as a warning unless it is taken. It is tried again
+    and again, see `OPEN_AGAIN`, anew from the first pause whenever a node goes down, for it may
+    have been one of this machine that had it, and at the cast `recover`.
     """
 
     def __init__(
@@ -78,6 +83,8 @@ class BeaconServer(GenServer):
         self.opened_at = None
         self._listener: socket.socket | None = None
         self._resume: asyncio.TimerHandle | None = None
+        self._again: asyncio.TimerHandle | None = None
+        self._pause = OPEN_AGAIN[0]
         self._guests: set[asyncio.Task[None]] = set()
         self._adding: dict[str, asyncio.Task[Payload]] = {}
         self._silent: dict[str, float] = {}
@@ -96,14 +103,16 @@ class BeaconServer(GenServer):
     async def handle_cast(self, message: Term) -> None:
         """Take `recover`: listen, if it doesn't."""
         if message == RECOVER:
-            await self._open()
+            await self._open_anew()
         else:
             logger.warning("BeaconServer got an unknown cast %s", first_word(message))
 
     async def handle_info(self, message: Term) -> None:
-        """Take what the node monitor sends."""
+        """Take what the node monitor sends, and the end of a pause."""
         match message:
             case tuple(("nodedown", _)):
+                await self._open_anew()
+            case "recover":
                 await self._open()
 
     async def terminate(self, reason: Term) -> None:
@@ -116,6 +125,10 @@ class BeaconServer(GenServer):
 
     # The port
 
+    async def _open_anew(self) -> None:
+        self._pause = OPEN_AGAIN[0]
+        await self._open()
+
     async def _open(self) -> None:
         if self._listener is not None:
             return
@@ -123,14 +136,18 @@ class BeaconServer(GenServer):
         try:
             self._listener = open_listener(address, [self.port])
         except OSError as error:
-            if error.errno == errno.EADDRINUSE:
-                why = "it is taken, and others find the cluster through whoever has it"
+            where = f"port {self.port} of {address}"
+            if error.errno == errno.EADDRINUSE:  # by another node, or our Locator says what it is
+                text = f"another node of this machine is the beacon at {where}; {self.node.name} is"
+                self._say(f"{text} when that one has ended", level=logging.INFO)
             else:
-                why = f"{error}; others do not find the cluster through this node"
-            self._say(
-                f"{self.node.name} is no beacon at port {self.port} of {address}: {why}; "
-                f"it is tried again whenever a node goes down"
-            )
+                text = f"others do not find the cluster through {self.node.name}"
+                self._say(f"{text}: it can't listen at {where}: {error}")
+            if self._again is not None:
+                self._again.cancel()
+            loop = asyncio.get_running_loop()
+            self._again = loop.call_later(self._pause, self.deliver, RECOVER)
+            self._pause = min(2 * self._pause, OPEN_AGAIN[1])
             return
         self._silent.clear()
         loop = asyncio.get_running_loop()
@@ -139,8 +156,9 @@ class BeaconServer(GenServer):
         logger.info("%s is a beacon at port %d of %s", self.node.name, self.port, address)
 
     def _close(self) -> None:
-        if self._resume is not None:
-            self._resume.cancel()
+        for timer in (self._resume, self._again):
+            if timer is not None:
+                timer.cancel()
         if self._listener is not None:
             asyncio.get_running_loop().remove_reader(self._listener)
             self._listener.close()
@@ -171,13 +189,13 @@ class BeaconServer(GenServer):
         guest.add_done_callback(self._guests.discard)
         guest.add_done_callback(lambda _: sock.close())  # also when it was cancelled before it ran
 
-    def _say(self, text: str, again: float = math.inf) -> None:
-        """Log a warning, but not the same one within `again` seconds, as long as it listens or
-        does not."""
+    def _say(self, text: str, again: float = math.inf, level: int = logging.WARNING) -> None:
+        """Log a text, but not the same one within `again` seconds, as long as it listens or does
+        not."""
         now = asyncio.get_running_loop().time()
         if now >= self._silent.get(text, 0.0):
             self._silent[text] = now + again
-            logger.warning("%s", text)
+            logger.log(level, "%s", text)
 
     # The guests
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import random
+from collections.abc import Callable
 from types import TracebackType
 from typing import Self
 
@@ -23,6 +24,7 @@ from pybeethoven.etf.order import order_key
 from pybeethoven.mnesia import Mirror, Row
 from pybeethoven.net.finder import Resolve
 from pybeethoven.net.limits import Limits
+from pybeethoven.net.names import check_host
 from pybeethoven.net.network import NET_TICKTIME
 from pybeethoven.net.registrar import EpmdSetting
 from pybeethoven.net.tls import TlsOptions
@@ -43,6 +45,10 @@ class Beethoven:
     `cookie`: the cluster's secret, by default what `~/.erlang.cookie` holds.
     `cluster_net`, `listener_port`: where to look for a beacon, as the cluster's own nodes have them
     in `cluster_net`, `cluster_net_mask` and `listener_port`.
+    `first_host`: a host that is asked for a beacon before all others; it may be outside of
+    `cluster_net`.
+    `on_progress(asked, all)`: called again and again while it looks, with how many hosts of the
+    network were asked; in the background, too, as long as it is in no cluster.
     `hidden`: stay out of the peers' `nodes()`; a node that is not gets replicas and roles that it
     cannot hold.
     `net_ticktime` (seconds): silence after which a peer is down, best the same on all nodes.
@@ -64,6 +70,8 @@ class Beethoven:
         cookie: str | None = None,
         cluster_net: str = "127.0.0.0/29",
         listener_port: int = 33000,
+        first_host: str | None = None,
+        on_progress: Callable[[int, int], None] | None = None,
         hidden: bool = True,
         net_ticktime: float = NET_TICKTIME,
         epmd: EpmdSetting = True,
@@ -82,6 +90,8 @@ class Beethoven:
             hosts_of(cluster_net),
             check_port(listener_port),
             backoff=lambda: random.uniform(*BACKOFF),
+            first=None if first_host is None else check_host(first_host, "first_host"),
+            on_progress=on_progress,
         )
         self.node = Node(
             name,
@@ -165,7 +175,7 @@ class Beethoven:
                 self._began = asyncio.get_running_loop().time()
                 if (via := await self._locator.seek()) is not None:
                     self.via = via
-                    await self.core_server.enter(via)
+                    await self.core_server.standing.enter(via)
             self._watcher = asyncio.create_task(self._watch(self._substrate))
         except BaseException:
             await self.node.stop()
@@ -175,18 +185,18 @@ class Beethoven:
         """One round of looking for a beacon that is not of our cluster: the node whose beacon lets
         us in, if one does."""
         async with self._seeking:
-            core = self.core_server
+            standing = self.core_server.standing
             settled = asyncio.get_running_loop().time() - self._began > SETTLE_TIME
             try:
-                via = await self._locator.seek(rounds=1, known=core.members())
+                via = await self._locator.seek(rounds=1, known=standing.members())
             except JoinError:  # there are others, but we can't be one of them
                 if settled:
-                    core.looked_around()
+                    standing.looked_around()
                 raise
             if via is not None:
                 self.via = via
             elif settled:
-                core.looked_around()
+                standing.looked_around()
             return via
 
     def _is_joining(self) -> bool:

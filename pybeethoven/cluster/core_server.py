@@ -6,21 +6,18 @@ cast `{:node_update, {node, status}}`.
 
 from __future__ import annotations
 
-import asyncio
 import logging
 import time
 from datetime import UTC, datetime
-from enum import Enum
 from typing import Any, Final, Self
 from weakref import WeakSet
 
-from pybeethoven.cluster.admission import Admission
 from pybeethoven.cluster.clock import ClusterClock
 from pybeethoven.cluster.distr_server import CORE_SERVER, DistrConfig, DistrServer
 from pybeethoven.cluster.follower import ALERT_ME
 from pybeethoven.cluster.readers import Modes, Updates
-from pybeethoven.cluster.rejoin import Backoff, Membership, Seek
-from pybeethoven.cluster.sharing import Sharing
+from pybeethoven.cluster.rejoin import Backoff, Seek
+from pybeethoven.cluster.standing import Standing, Word
 from pybeethoven.cluster.tracker import (
     CLUSTERED,
     CORE_TRACKER,
@@ -56,20 +53,7 @@ logger = logging.getLogger(__name__)
 NAME: Final = CORE_SERVER
 NODE_UPDATE: Final = Atom("node_update")
 GET_MODE: Final = Atom("get_mode")
-ENTER_TIME: Final = 5.0
-"""Seconds that the node of the beacon that has let us in has to show us the tracker."""
 _ALERTS: Final = ((ONLINE, None), (ONLINE, OFFLINE), (OFFLINE, ONLINE))
-
-
-class _Word(Enum):
-    """What the CoreServer tells itself, behind the changes that the mirror has told; no term from
-    outside equals it."""
-
-    ATTACHED = "ATTACHED"
-    DETACHED = "DETACHED"
-    LINKS = "LINKS"
-    LET_IN = "LET_IN"
-    CHECK_MODE = "CHECK_MODE"
 
 
 def mnesia_notify(event: TrackerEvent, own_node: str) -> tuple[Atom, Atom] | None:
@@ -106,21 +90,14 @@ class CoreServer(DistrServer, subscribe=True):
         if mode not in (STANDALONE, CLUSTERED):
             raise ConfigError(f"the mode is {mode!r}; give 'standalone' or 'clustered'")
         super().__init__(Atom(mode))
-        self._via: str | None = None
-        """The node of the beacon that has let us in, until it shows us the tracker."""
-        self._entered = asyncio.Event()
-        """Set while somebody shows us the tracker."""
         self._mode = Atom(mode)
         self._attached = mode == CLUSTERED
         """Whether a BEAM shows us the tracker, as of the changes handled so far."""
-        self._looked = seek is None
-        """Whether we know of every cluster in the network."""
         self.dependents: list[Mirror] = []
         """They ask the peers again as soon as there is one that shows us the tracker."""
         self._clock = ClusterClock(lambda: datetime.now(UTC), time.monotonic)
-        self._membership = Membership(self, seek, backoff or Backoff())
-        self._sharing = Sharing(self.mirror, self._clock, lambda: self.deliver(_Word.LINKS))
-        self._admission = Admission(self)
+        self.standing = Standing(self.mirror, self._clock, self.deliver, seek, backoff or Backoff())
+        self._server = TableServer([self.mirror])
         self._followers: dict[Pid | tuple[Atom, Atom], Reference] = {}
         self._updates: WeakSet[Updates] = WeakSet()
         self._modes: WeakSet[Modes] = WeakSet()
@@ -182,7 +159,7 @@ class CoreServer(DistrServer, subscribe=True):
         peer fails, what the last of them did: `ProcessExit`, too. When cancelled, it may be done.
         """
         split_name(name)
-        await self._admission.add(Atom(name))
+        await self.standing.admission.add(Atom(name))
 
     async def add_node_to_mnesia(self, name: str) -> None:
         """Have the peers' Mnesia connect to the node, as `mnesia:change_config/2` does.
@@ -213,7 +190,7 @@ class CoreServer(DistrServer, subscribe=True):
 
     def updates(self) -> Updates:
         """What differs from now on from what `fetch_all` gives now, to be read with `async for`."""
-        updates = Updates(self._rows())
+        updates = Updates(self.standing.rows())
         self._updates.add(updates)
         if self._ended:
             updates.end(self._end_reason())
@@ -254,35 +231,27 @@ class CoreServer(DistrServer, subscribe=True):
         return last_change(row)
 
     def peers(self) -> list[str]:
-        """The nodes that may be BEAMs: the online and the connected ones, the source and those
-        connected first; before all of them that of the beacon that has let us in, until it is the
-        source."""
-        linked = self._sharing.linked
-        nodes = [n for n in self.others_online() if n not in linked]
-        nodes += [n for n in self._connected() if n not in linked and n not in nodes]
-        rank = {str(node): int(node != self.mirror.source) for node in self.node.nodes()}
-        if self._via is not None and self.mirror.source is None:
-            rank[self._via] = 0
-            nodes = [self._via, *(node for node in nodes if node != self._via)]
-        return sorted(nodes, key=lambda node: rank.get(node, 2))
+        """The nodes that may be the source; see `Standing.peers`."""
+        return self.standing.peers()
 
     async def init(self) -> None:
         """Mirror the tracker and connect to each node that it calls online."""
         self._ended = False
-        self._sharing.begin()
+        self.standing.begin()
         self.node.monitor_nodes(self)
         await super().init()
-        await self.node.start(TableServer([self.mirror]), SUBSCRIBER, link=True)
+        await self._server.wait_end()
+        await self.node.start(self._server, SUBSCRIBER, link=True)
 
     async def entry_point(self, init_arg: Term) -> None:
         """Alert those who followed an earlier run of this server; connect to the online nodes."""
         self._followers = {follower: self.monitor(follower) for follower in self._followers}
         if self.mirror.source is None:
             self.mirror.write_local(record(self.node.name, ONLINE, self._clock.now()))
-        for row in self._rows():
+        for row in self.standing.rows():
             self._process_row(row)
         if not self.mirror.known:  # else the mirror tells what it finds
-            self._membership.check()
+            self.standing.check()
 
     def deliver(self, message: Term, sender: Pid | None = None) -> None:
         """Take a message; a follower that is a bare name is on the node that the cast came from."""
@@ -319,19 +288,23 @@ class CoreServer(DistrServer, subscribe=True):
                     self._process_event(event)
             case tuple(("DOWN", Reference() as reference, _, _, reason)):
                 self._forget(reference, reason)
+            case _ if not self.node.running:
+                logger.debug("%s leaves, and does nothing about it", self.node.name)
             case tuple(("nodedown", Atom() as name)):
-                self._process_nodedown(name)
+                self.standing.process_nodedown(name)
             case tuple(("nodeup", Atom() as name)):
-                self._process_nodeup(name)
-            case _Word.ATTACHED:
+                self.standing.process_nodeup(name)
+            case Word.ATTACHED:
                 self._attached = True
-                self._process_attached()
-            case _Word.DETACHED:
+                self.standing.process_attached()
+                for mirror in self.dependents:
+                    mirror.retry()
+            case Word.DETACHED:
                 self._attached = False
-                self._process_detached()
-            case _Word.LINKS | _Word.LET_IN:
-                self._process_detached()
-            case _Word.CHECK_MODE:
+                self.standing.process_detached()
+            case Word.LINKS | Word.LET_IN:
+                self.standing.process_detached()
+            case Word.CHECK_MODE:
                 self._check_mode()
 
     async def terminate(self, reason: Term) -> None:
@@ -352,88 +325,18 @@ class CoreServer(DistrServer, subscribe=True):
 
     def attached(self) -> None:
         """A BEAM peer shows us the tracker."""
-        self.deliver(_Word.ATTACHED)
+        self.deliver(Word.ATTACHED)
 
     def detached(self) -> None:
         """No BEAM peer is left."""
-        self.deliver(_Word.DETACHED)
-
-    # For Rejoin
-
-    def in_cluster(self) -> bool:
-        """Whether a BEAM peer shows us the tracker, or another Python node looks for one."""
-        return self.mirror.source is not None or self.first() != self.node.name
-
-    def is_online(self) -> bool:
-        """Whether the tracker has this node online."""
-        return any(r.node == self.node.name and r.status == ONLINE for r in self._rows())
-
-    def may_recover(self) -> bool:
-        """Whether a BEAM peer that the tracker has online is connected: it may show it again."""
-        return bool(self.beams())
-
-    async def add_self(self) -> None:
-        """Have any peer add this node; errors as `new_node`."""
-        await self.new_node(self.node.name)
-
-    def let_in(self, via: str) -> None:
-        """Have the tracker mirrored from the node of the beacon that has let us in."""
-        self._via = via
-        self.mirror.retry()
-        self.deliver(_Word.LET_IN)
-
-    async def enter(self, via: str) -> None:
-        """`let_in`, and wait until somebody shows us the tracker. Raises `MirrorError`."""
-        self.let_in(via)
-        try:
-            async with asyncio.timeout(ENTER_TIME):
-                await self._entered.wait()
-        except TimeoutError as error:
-            raise MirrorError(
-                f"{via} has let {self.node.name} in, but does not offer the table {CORE_TRACKER}"
-            ) from error
-
-    # For Admission
-
-    def beams(self) -> set[str]:
-        """The connected online nodes that others have in `nodes()`, unlike us, who are hidden."""
-        visible = {info.peer for info in self.node.info().connections if not info.hidden}
-        return visible & set(self.others_online()) - self._sharing.linked
-
-    def first(self) -> str:
-        """The node that lets BEAMs in, and looks for other clusters, where no BEAM leads."""
-        return self._sharing.first
-
-    def has_looked(self) -> bool:
-        """Whether we know of every cluster in the network."""
-        return self._looked
-
-    def looked_around(self) -> None:
-        """There is no other cluster in the network, as of a moment when we could be found."""
-        self._looked = True
-        self._admission.changed()
-
-    def add_here(self, name: str) -> None:
-        """Have a node online in our table."""
-        self._sharing.write(name, ONLINE)
-
-    def members(self) -> set[str]:
-        """The nodes of our cluster, as far as we are connected to them."""
-        return {self.node.name, *self.others_online()} & {self.node.name, *self.node.nodes()}
-
-    def _rows(self) -> list[TrackerRow]:
-        return tracker_rows(self.mirror.table.rows())
-
-    def others_online(self) -> list[str]:
-        """The other nodes that the tracker has online."""
-        return [r.node for r in self._rows() if r.status == ONLINE and r.node != self.node.name]
+        self.deliver(Word.DETACHED)
 
     def _process_event(self, event: TrackerEvent) -> None:
         if event.row is not None:
             self._process_row(event.row)
-        self._admission.changed()
+        self.standing.admission.changed()
         if any(r.node == self.node.name for r in (event.row, *event.old_rows) if r is not None):
-            self._membership.check()
+            self.standing.check()
         elif (update := self._update_of(event)) is not None:
             self._alert_followers(update.node, update.status)
             for updates in self._updates:
@@ -453,59 +356,13 @@ class CoreServer(DistrServer, subscribe=True):
         return None
 
     def _process_row(self, row: TrackerRow) -> None:
-        if self.mirror.known:  # before that the only row is our own
+        if self.mirror.known or row.node != self.node.name:  # our own begins by our own clock
             self._clock.hear(row.last_change)
         if row.status == ONLINE and row.node != self.node.name:
-            self.node.network.connect_soon(row.node)
-            if self.mirror.source is None:
-                self.mirror.retry()
-                self._process_detached()
-
-    def _process_attached(self) -> None:
-        self._via = None
-        self._entered.set()
-        self._sharing.share_with(())
-        self._process_links()
-        for mirror in self.dependents:
-            mirror.retry()
-
-    def _process_detached(self) -> None:
-        """No BEAM shows us the tracker: share it with the others, and see who is there."""
-        if self.mirror.source is not None or not self.node.running:
-            return
-        if self._via in self._sharing.linked:
-            self._via = None
-        online = self.others_online()
-        # A connected node that is offline here may share, too: only others can't reach it.
-        self._sharing.share_with([*online, *self._connected(), *filter(None, [self._via])])
-        for name in set(online) - set(self.node.nodes()):
-            self.node.spawn(self._sharing.check, name, False)
-        if self._sharing.linked:
-            self._entered.set()
-        else:
-            self._entered.clear()
-        self._process_links()
-
-    def _process_links(self) -> None:
-        self._admission.changed()
-        self._membership.check()
-        self.deliver(_Word.CHECK_MODE)
-
-    def _process_nodeup(self, name: Atom) -> None:
-        self.deliver(_Word.CHECK_MODE)
-        if self.mirror.source is None and self.mirror.table.read(name):
-            self.mirror.retry()
-            self._process_detached()
-
-    def _process_nodedown(self, name: Atom) -> None:
-        self._sharing.lost(name)
-        self._admission.changed()
-        self.deliver(_Word.CHECK_MODE)
-        if name in self.others_online() and self.node.running:
-            self.node.spawn(self._sharing.check, name, True)
+            self.standing.process_online(row.node)
 
     def _check_mode(self) -> None:
-        mode = CLUSTERED if self._attached or self._connected() else STANDALONE
+        mode = CLUSTERED if self._attached or self.standing.connected() else STANDALONE
         if mode != self._mode:
             self._mode = mode
             for modes in self._modes:
@@ -542,8 +399,3 @@ class CoreServer(DistrServer, subscribe=True):
     def _alert_followers(self, node: Atom, status: Atom) -> None:
         for follower in self._followers:
             self.node.cast(follower, (NODE_UPDATE, (node, status)), forced=True)
-
-    def _connected(self) -> list[Atom]:
-        """The other nodes of the tracker that we are connected to."""
-        connected = self.node.nodes()
-        return [r.node for r in self._rows() if r.node in connected]

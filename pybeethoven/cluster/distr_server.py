@@ -135,6 +135,7 @@ class DistrServer(GenServer):
             on_detached=self._lost,
             on_attached=self._found,
             order=self.order,
+            required=self._creates,
             mnesia="yes",
             brings=self._brings,
             columns=config.columns,

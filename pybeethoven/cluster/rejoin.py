@@ -4,8 +4,8 @@ A node is a member while a BEAM peer shows it the tracker, and the tracker has i
 before it has found a cluster, when the last BEAM peer has gone, when a peer has marked it offline
 although it lives (a split, a frozen process, a connection that failed), and when the cluster that
 it was in has begun anew. As long as one `Rejoin` runs, it asks beacons, or the peers that can be
-reached, until the CoreServer sees that the node is a member and ends it. Of several Python nodes
-that have no BEAM peer only the first looks for one; the others are members while it is there.
+reached, until the node is seen to be a member, which ends it. Of several Python nodes that have no
+BEAM peer only the first looks for one; the others are members while it is there.
 
 What Beethoven's Locator has as an idea only, `:watching`, is what such a search is: it asks each
 beacon which node it is of, and joins through one that is not of its own cluster.
@@ -37,9 +37,11 @@ MAX_REASONS: Final = 100
 
 
 class Member(Protocol):
-    """What the CoreServer knows and can do."""
+    """A node that is to be a member (see `Standing`)."""
 
-    node: Node
+    @property
+    def node(self) -> Node:
+        """The node."""
 
     def in_cluster(self) -> bool:
         """Whether a BEAM peer shows us the tracker."""

@@ -151,16 +151,19 @@ class Sharing:
 
     def _meet(self, peer: str) -> None:
         """A link has come up: take over what is newer there. But we, and those that share with us,
-        are online, whatever was thought where we could not be reached."""
-        self._met.add(peer)
-        here = self.linked | {self.node.name}
-        for row in self._links[peer].table.rows() if peer in self._links else []:
-            wrong = row[2] == OFFLINE and row[1] in here and self._status(row[1]) == ONLINE
-            if wrong and self._shares and self._is_news(row):
-                self._clock.hear(last_change(row))
-                self.write(row[1], ONLINE)
-            else:
-                self._take(row)
+        are online, whatever was thought here or there while somebody could not be reached."""
+        if self._shares and peer in self._links:
+            self._met.add(peer)
+            here = self.linked | {self.node.name}
+            wrong = {name for name in here if self._status(name) == OFFLINE}
+            for row in self._links[peer].table.rows():
+                if self._is_news(row) and row[1] in here and row[2] == OFFLINE:
+                    self._clock.hear(last_change(row))
+                    wrong.add(row[1])
+                else:
+                    self._take(row)
+            for name in wrong:
+                self.write(name, ONLINE)
         self._changed()
 
     def _part(self, peer: str) -> None:

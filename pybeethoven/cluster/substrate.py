@@ -70,7 +70,10 @@ class Substrate(Supervisor):
         if beacon_port is not None:
             core = self.core_server
             beacon = BeaconServer(
-                beacon_port, add_node=core.new_node, nodes=core.others_online, interface=interface
+                beacon_port,
+                add_node=core.new_node,
+                nodes=core.standing.others_online,
+                interface=interface,
             )
             children.append(ChildSpec(BEACON_SERVER, lambda: beacon, name=BEACON_SERVER))
         super().__init__(children)

@@ -141,7 +141,6 @@ class Mirror(GenServer):
         self.source: str | None = None
         self.known = False
         """Whether there was ever a source."""
-        self._ran = False
         self.attached = asyncio.Event()
         """Set while there is a source."""
         self._peers = peers
@@ -228,6 +227,11 @@ class Mirror(GenServer):
         await self._settled.wait()
 
     @property
+    def ready(self) -> bool:
+        """Whether it runs and has done its `init`: the first changes are not told."""
+        return getattr(self, "alive", False) and self.started.done()
+
+    @property
     def unsettled(self) -> bool:
         """Whether another source is being looked for just now."""
         return not self._settled.is_set()
@@ -302,14 +306,13 @@ class Mirror(GenServer):
         self._followers = {key: self.monitor(key[0]) for key in self._followers}
         self.source = None
         self._settled.clear()
-        if self._ran:  # the rows are there, and others wait for us
+        if self.known:  # run again: the rows are there, and others wait for us
             self.retry()
         elif not self._peers():
             self._lose_source(None)
             self._retry_later()
         else:
             await self._attach_first()
-        self._ran = True
 
     async def _attach_first(self) -> None:
         try:

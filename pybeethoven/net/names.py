@@ -18,6 +18,7 @@ NO_NAME = "nonode@nohost"
 
 _ALIVE_NAME = re.compile(r"[0-9A-Za-z_-]+")
 _HOST = re.compile(r"[0-9A-Za-z_.:-]+")
+_HOST_NAME = re.compile(r"[0-9A-Za-z_.-]+")
 
 
 def split_name(name: str) -> tuple[str, str]:
@@ -39,6 +40,14 @@ def split_name(name: str) -> tuple[str, str]:
     if len(name) > 255:
         raise ConfigError(f"the node name has {len(name)} characters; an atom holds 255")
     return alive_name, host
+
+
+def check_host(host: str, what: str) -> str:
+    """Give `host` back if it is an address or can be a host's name, else raise `ConfigError`, which
+    says `what` it is for."""
+    if isinstance(host, str) and (is_address(host) or _HOST_NAME.fullmatch(host)):
+        return host
+    raise ConfigError(f"{what} is {host!r}; it must be a host's name or address, like 10.0.0.7")
 
 
 def is_long(host: str) -> bool | None:

@@ -6,9 +6,12 @@ Source: https://www.erlang.org/doc/system/distributed.html#security
 from __future__ import annotations
 
 import os
+import shlex
 from pathlib import Path
 
 from pybeethoven.errors import ConfigError
+
+_MAKE_COOKIE = "python3 -c 'import secrets; print(secrets.token_hex())'"
 
 
 def read_cookie(path: str | os.PathLike[str] | None = None) -> str:
@@ -21,9 +24,11 @@ def read_cookie(path: str | os.PathLike[str] | None = None) -> str:
         mode = file.stat().st_mode
         text = file.read_text(encoding="latin-1").rstrip("\r\n")
     except OSError as error:
-        raise ConfigError(
-            f"no cookie: {file} cannot be read ({error.strerror}); give a cookie or a cookie file"
-        ) from error
+        text = f"no cookie: {file} cannot be read ({error.strerror}); give the cluster's cookie"
+        if isinstance(error, FileNotFoundError):
+            new = f"(umask 077; {_MAKE_COOKIE} > {shlex.quote(str(file))})"
+            text += f", or keep it there; a new one: {new}"
+        raise ConfigError(text) from error
     if mode & 0o077:
         raise ConfigError(f"others may read the cookie file {file}; run: chmod 400 {file}")
     return check_cookie(text, f"the cookie file {file}")

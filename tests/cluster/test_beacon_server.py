@@ -422,7 +422,7 @@ async def test_opened_at(beacon: BeaconServer) -> None:
     assert 0 <= asyncio.get_running_loop().time() - beacon.opened_at < 10 * UNIT
 
 
-@pytest.mark.parametrize("by", ["cast", "nodedown"])
+@pytest.mark.parametrize("by", ["cast", "nodedown", "time"])
 async def test_port_taken(
     by: str,
     node: Node,
@@ -430,13 +430,19 @@ async def test_port_taken(
     port: int,
     cluster: Cluster,
     caplog: pytest.LogCaptureFixture,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    """A port that somebody has is taken over later; until then it is logged once."""
+    """A port that somebody has is taken over later; until then it is logged once, as no warning."""
+    caplog.set_level(logging.INFO)
+    pause = 0.01 if by == "time" else 1000.0
+    monkeypatch.setattr(beacon_server, "OPEN_AGAIN", (pause, pause))
     beacon = BeaconServer(port, add_node=cluster.add_node, nodes=lambda: list(NODES))
 
     async def again() -> None:
         if by == "cast":
             node.cast(NAME, RECOVER)
+        elif by == "time":
+            await asyncio.sleep(10 * pause)
         else:
             await node.connect(OTHER)
             node.disconnect(OTHER)
@@ -449,9 +455,9 @@ async def test_port_taken(
         await again()
         await again()
         assert beacon.opened_at is None
-    [text] = [r.getMessage() for r in caplog.records if "is no beacon" in r.getMessage()]
-    assert f"{PY} is no beacon at port {port} of {HOST}: it is taken" in text
-    assert "others find the cluster through whoever has it" in text
+    texts = [r.getMessage() for r in caplog.records if r.levelno == logging.INFO]
+    said = f"another node of this machine is the beacon at port {port} of {HOST}; {PY} is"
+    assert texts.count(f"{said} when that one has ended") == 1
     await again()
     assert beacon.opened_at is not None
     assert await ask(port, message(kind="watching")) == NODES
@@ -469,7 +475,8 @@ async def test_interface_that_is_none(
     assert beacon.opened_at is None
     [record] = caplog.records
     assert f"port {port} of {interface}" in record.getMessage()
-    assert "others do not find the cluster through this node" in record.getMessage()
+    assert f"others do not find the cluster through {PY}" in record.getMessage()
+    assert record.levelno == logging.WARNING
 
 
 @pytest.mark.parametrize(

@@ -14,9 +14,10 @@ from pybeethoven.cluster.tracker import CORE_TRACKER, to_datetime
 from pybeethoven.mnesia import Row
 from pybeethoven.mnesia.mirror import WILDCARD
 from pybeethoven.testing import BeamNode, Peers
+from tests.command_line import next_event, running
 from tests.helpers import LIMIT, soon
 from tests.interop.members import ONLINE
-from tests.interop.test_cli import next_event, options, running
+from tests.interop.test_cli import options
 from tests.timing import UNIT
 
 QUIET: Final = 0.1 * UNIT

@@ -4,72 +4,24 @@ from __future__ import annotations
 
 import asyncio
 import json
-import os
 import signal
-import sys
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager, suppress
 from pathlib import Path
-from typing import Any
 
 import pytest
 
 from pybeethoven.testing import Peers, free_port
 from tests.certificates import Authority
-from tests.helpers import LIMIT, soon
+from tests.command_line import next_event, next_lines, run, running
+from tests.helpers import LIMIT
 from tests.timing import UNIT
 
-A, B, PY, PY2 = (f"{name}@127.0.0.1" for name in ("a", "b", "py", "py2"))
-COMMAND = (sys.executable, "-m", "pybeethoven", "join")
-
-
-@asynccontextmanager
-async def running(
-    *args: str, env: dict[str, str] | None = None
-) -> AsyncIterator[asyncio.subprocess.Process]:
-    """The command, running; killed at the end if it still is."""
-    process = await asyncio.create_subprocess_exec(
-        *COMMAND,
-        *args,
-        env={**os.environ, **(env or {})},
-        stdout=asyncio.subprocess.PIPE,
-        stderr=asyncio.subprocess.PIPE,
-    )
-    try:
-        yield process
-    finally:
-        with suppress(ProcessLookupError):
-            process.kill()
-        await process.communicate()
-
-
-async def run(*args: str, env: dict[str, str] | None = None) -> tuple[int, str, str]:
-    """The command, run to its end: exit status, output, errors."""
-    async with running(*args, env=env) as process:
-        out, err = await soon(process.communicate())
-        assert process.returncode is not None
-        return process.returncode, out.decode(), err.decode()
-
-
-async def next_event(process: asyncio.subprocess.Process) -> dict[str, Any]:
-    """The next line, which must be a JSON object."""
-    assert process.stdout is not None
-    line = await soon(process.stdout.readline())
-    assert line, (await process.communicate())[1].decode()
-    event: dict[str, Any] = json.loads(line)
-    return event
-
-
-async def next_lines(process: asyncio.subprocess.Process, count: int) -> list[str]:
-    """The next lines of text."""
-    assert process.stdout is not None
-    return [(await soon(process.stdout.readline())).decode().rstrip() for _ in range(count)]
+A, B, PY = (f"{name}@127.0.0.1" for name in ("a", "b", "py"))
 
 
 def options(cluster: Peers, name: str = PY) -> list[str]:
     """What tells the command of the test's cluster."""
     return [
-        *("--name", name, "--cookie", cluster.cookie),
+        *("join", "--name", name, "--cookie", cluster.cookie),
         *("--net", cluster.cluster_net, "--port", str(cluster.listener_port)),
     ]
 
@@ -111,35 +63,33 @@ async def test_killed_and_started_again(cluster: Peers) -> None:
 
 
 async def test_standalone_for_a_while(cluster: Peers) -> None:
-    """Without a beacon it says so and goes on; --for ends it. In text and in JSON."""
+    """Without another node it says so and goes on; --for ends it. In text and in JSON."""
     args = [*options(cluster), "--for", str(2 * UNIT)]
-    assert await run(*args) == (0, "no beacon found: standalone\n", "")
+    assert await run(*args) == (0, "no other node found: standalone until one comes\n", "")
     assert await run(*args, "--json") == (0, '{"event":"standalone"}\n', "")
 
 
-async def test_mode(cluster: Peers) -> None:
-    """It says when the mode changes, behind the nodes that made it so; in JSON and in text."""
+@pytest.mark.parametrize("as_json", [True, False])
+async def test_mode(cluster: Peers, as_json: bool) -> None:
+    """It says when the mode changes, and which node made it so; in JSON and in text."""
     a = await cluster.start(A)
-    async with (
-        running(*options(cluster), "--json") as json_,
-        running(*options(cluster, PY2)) as text,
-    ):
-        assert (await next_event(json_))["event"] == "joined"
-        assert (await next_lines(text, 4))[0] == f"joined through {A}: clustered"
-        await cluster.await_tracker(a, {PY: "online", PY2: "online"})
-        for status, mode in (("offline", "standalone"), ("online", "clustered")):
-            if status == "offline":
-                await a.kill()
-            else:
-                await cluster.start(A)
-            events: list[dict[str, Any]] = []
-            lines: list[str] = []
-            while {"event": "mode", "mode": mode} not in events:
-                events.append(await next_event(json_))
-            assert [e["status"] for e in events if e.get("node") == A] == [status]
-            while f"now {mode}" not in lines:
-                lines += await next_lines(text, 1)
-            assert [line.split()[1] for line in lines if line.startswith(A)] == [status]
+    async with running(*options(cluster), *(["--json"] if as_json else [])) as process:
+
+        async def next_words() -> tuple[str, str]:
+            if not as_json:
+                first, second, *_ = (await next_lines(process, 1))[0].split()
+                return first, second
+            event = await next_event(process)
+            return event.get("node", "now"), event.get("status") or event["mode"]
+
+        if as_json:
+            assert (await next_event(process))["event"] == "joined"
+        else:
+            assert (await next_lines(process, 3))[0] == f"joined through {A}: clustered"
+        await a.kill()
+        assert {await next_words(), await next_words()} == {(A, "offline"), ("now", "standalone")}
+        await cluster.start(A)
+        assert {await next_words(), await next_words()} == {(A, "online"), ("now", "clustered")}
 
 
 async def test_text(cluster: Peers) -> None:
@@ -165,13 +115,15 @@ async def test_variables_and_cookie_files(cluster: Peers, tmp_path: Path) -> Non
     cookie.write_text(cluster.cookie)
     cookie.chmod(0o600)
     for more in ({}, {"PYBEETHOVEN_COOKIE": cluster.cookie}, {"PYBEETHOVEN_COOKIE_FILE": cookie}):
-        status, out, _ = await run(env={**env, **{name: str(v) for name, v in more.items()}})
+        status, out, _ = await run(
+            "join", env={**env, **{name: str(v) for name, v in more.items()}}
+        )
         assert (status, json.loads(out)["event"]) == (0, "joined")
     more = {"PYBEETHOVEN_COOKIE": "another"}
-    status, out, _ = await run("--cookie-file", str(cookie), env={**env, **more})
+    status, out, _ = await run("join", "--cookie-file", str(cookie), env={**env, **more})
     assert (status, json.loads(out)["event"]) == (0, "joined")
     cookie.chmod(0o644)
-    status, out, err = await run(env=env)
+    status, out, err = await run("join", env=env)
     assert (status, out) == (2, "")
     assert (
         err == f"pybeethoven: others may read the cookie file {cookie}; run: chmod 400 {cookie}\n"
@@ -221,13 +173,6 @@ async def test_over_tls(cluster: Peers, tmp_path: Path) -> None:
         assert (await next_event(process))["event"] == "joined"
         _, writer = await asyncio.open_connection(host, port)
         writer.close()
-
-
-async def test_no_cookie(cluster: Peers, tmp_path: Path) -> None:
-    """Without a cookie anywhere it says where it looked and what to give."""
-    status, _, err = await run("--name", PY, env={"HOME": str(tmp_path)})
-    assert status == 2
-    assert err.startswith(f"pybeethoven: no cookie: {tmp_path}/.erlang.cookie cannot be read")
 
 
 async def test_name_taken(cluster: Peers) -> None:

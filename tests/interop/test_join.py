@@ -84,6 +84,7 @@ async def test_python_first(cluster: Peers, member: Member) -> None:
         a = await cluster.start(A)
         async with member(PY2) as late:
             assert late.via == PY
+            assert late.core_server.mirror.source == A, "joined, but not mirrored from who leads"
             await cluster.await_tracker(a, {A: ONLINE, PY: ONLINE, PY2: ONLINE})
 
 

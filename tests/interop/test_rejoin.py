@@ -15,6 +15,7 @@ from pybeethoven import Beethoven, ConfigError, Node, NotReady
 from pybeethoven.cluster import locator
 from pybeethoven.cluster.rejoin import REJOIN_INTERVAL
 from pybeethoven.testing import BeamNode, Peers
+from tests.command_line import next_event, running
 from tests.helpers import Recorder, node_update, soon
 from tests.interop.conftest import Member, WholeAgain
 from tests.interop.members import (
@@ -36,7 +37,7 @@ from tests.interop.members import (
     statuses,
     whole,
 )
-from tests.interop.test_cli import next_event, options, running
+from tests.interop.test_cli import options
 from tests.timing import UNIT
 
 FIRST_PAUSE = REJOIN_INTERVAL[0]
@@ -169,7 +170,7 @@ def reply(payload: str, sender: str = A) -> bytes:
         (reply("joined", "no name"), None),
         (b"HTTP/1.1 400 Bad Request\r\n\r\n", "it is no JSON object"),
         (b"", "it closed the connection without a reply"),
-        (None, "did not answer within"),
+        (None, "it does not answer"),
     ],
     ids=lambda value: repr(value)[:40],
 )

@@ -1,0 +1,224 @@
+"""How a node stands: alone, in a cluster of Python nodes, or in one in which a BEAM leads.
+
+While a BEAM shows us its tracker, ours is a copy of it (see `Mirror`). Otherwise we share it with
+the other Python nodes (see `Sharing`), see to it who is there, and look for a BEAM and for other
+clusters (see `rejoin`). Whom we let in ourselves then is told in `admission`.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+from enum import Enum
+from typing import Final
+
+from pybeethoven.cluster.admission import Admission
+from pybeethoven.cluster.clock import ClusterClock
+from pybeethoven.cluster.rejoin import Backoff, Membership, Seek
+from pybeethoven.cluster.sharing import Sharing
+from pybeethoven.cluster.tracker import CORE_TRACKER, ONLINE, TrackerRow, tracker_rows
+from pybeethoven.errors import MirrorError
+from pybeethoven.etf import Atom
+from pybeethoven.mnesia import Mirror
+from pybeethoven.otp import Node
+
+ENTER_TIME: Final = 5.0
+"""Seconds that the node of the beacon that has let us in has to show us the tracker."""
+
+
+class Word(Enum):
+    """What the CoreServer tells itself, behind the changes that the mirror has told; no term from
+    outside equals it."""
+
+    ATTACHED = "ATTACHED"
+    DETACHED = "DETACHED"
+    LINKS = "LINKS"
+    LET_IN = "LET_IN"
+    CHECK_MODE = "CHECK_MODE"
+
+
+class Standing:
+    """How the node of `tracker` stands.
+
+    `tell` puts a word into the mailbox of the CoreServer, in whose process all methods that begin
+    with `process_` are called, and `begin`. `seek`, `backoff`: see `CoreServer`.
+    """
+
+    def __init__(
+        self,
+        tracker: Mirror,
+        clock: ClusterClock,
+        tell: Callable[[Word], None],
+        seek: Seek | None,
+        backoff: Backoff,
+    ) -> None:
+        self.mirror = tracker
+        self.admission = Admission(self)
+        self._tell = tell
+        self._sharing = Sharing(tracker, clock, lambda: tell(Word.LINKS))
+        self._membership = Membership(self, seek, backoff)
+        self._via: str | None = None
+        """The node of the beacon that has let us in, until it shows us the tracker."""
+        self._entered = asyncio.Event()
+        """Set while a BEAM shows us the tracker, or all who are online share it."""
+        self._looked = seek is None
+        """Whether we know of every cluster in the network."""
+
+    @property
+    def node(self) -> Node:
+        """The node."""
+        return self.mirror.node
+
+    def rows(self) -> list[TrackerRow]:
+        """The tracker."""
+        return tracker_rows(self.mirror.table.rows())
+
+    def others_online(self) -> list[str]:
+        """The other nodes that the tracker has online."""
+        return [r.node for r in self.rows() if r.status == ONLINE and r.node != self.node.name]
+
+    def connected(self) -> list[str]:
+        """The other nodes of the tracker that we are connected to."""
+        connected = self.node.nodes()
+        return [row.node for row in self.rows() if row.node in connected]
+
+    def members(self) -> set[str]:
+        """The nodes of our cluster, as far as we are connected to them."""
+        return {self.node.name, *set(self.others_online()).intersection(self.node.nodes())}
+
+    def peers(self) -> list[str]:
+        """The nodes that may be BEAMs: the online and the connected ones, the source and those
+        connected first; before all of them that of the beacon that has let us in, until it is the
+        source."""
+        nodes = dict.fromkeys([*self.others_online(), *self.connected()])
+        rank = {str(node): int(node != self.mirror.source) for node in self.node.nodes()}
+        if self._via is not None and self.mirror.source is None:
+            rank[self._via] = 0
+            nodes = {self._via: None} | nodes
+        wanted = nodes.keys() - self._sharing.linked
+        return sorted([n for n in nodes if n in wanted], key=lambda node: rank.get(node, 2))
+
+    # For Beethoven
+
+    async def enter(self, via: str) -> None:
+        """`let_in`, and wait until a BEAM shows us the tracker, or all nodes that are online share
+        it with us. Raises `MirrorError` when nobody does."""
+        self.let_in(via)
+        try:
+            async with asyncio.timeout(ENTER_TIME):
+                await self._entered.wait()
+        except TimeoutError as error:
+            if self._sharing.linked:
+                return
+            raise MirrorError(
+                f"{via} has let {self.node.name} in, but does not offer the table {CORE_TRACKER}"
+            ) from error
+
+    def looked_around(self) -> None:
+        """There is no other cluster in the network, as of a moment when we could be found."""
+        self._looked = True
+        self.admission.changed()
+
+    # For Membership
+
+    def in_cluster(self) -> bool:
+        """Whether a BEAM peer shows us the tracker, or another Python node looks for one."""
+        return self.mirror.source is not None or self.first() != self.node.name
+
+    def is_online(self) -> bool:
+        """Whether the tracker has this node online."""
+        return any(r.node == self.node.name and r.status == ONLINE for r in self.rows())
+
+    def may_recover(self) -> bool:
+        """Whether a BEAM peer that the tracker has online is connected: it may show it again."""
+        return bool(self.beams())
+
+    async def add_self(self) -> None:
+        """Have any peer add this node; errors as `CoreServer.new_node`."""
+        await self.admission.add(self.node.name)
+
+    def let_in(self, via: str) -> None:
+        """Have the tracker mirrored from the node of the beacon that has let us in."""
+        self._via = via
+        self.mirror.retry()
+        self._tell(Word.LET_IN)
+
+    # For Admission
+
+    def beams(self) -> set[str]:
+        """The connected online nodes that others have in `nodes()`, unlike us, who are hidden."""
+        visible = {info.peer for info in self.node.info().connections if not info.hidden}
+        return visible.intersection(self.others_online()) - self._sharing.linked
+
+    def first(self) -> str:
+        """The node that lets BEAMs in, and looks for other clusters, where no BEAM leads."""
+        return self._sharing.first
+
+    def has_looked(self) -> bool:
+        """Whether we know of every cluster in the network."""
+        return self._looked
+
+    def add_here(self, name: str) -> None:
+        """Have a node online in our table."""
+        self._sharing.write(name, ONLINE)
+
+    # For the CoreServer
+
+    def begin(self) -> None:
+        """The CoreServer starts, perhaps once more."""
+        self._sharing.begin()
+
+    def check(self) -> None:
+        """See to it that this node is a member."""
+        self._membership.check()
+
+    def process_attached(self) -> None:
+        """A BEAM peer shows us the tracker."""
+        self._via = None
+        self._entered.set()
+        self._sharing.share_with(())
+        self._process_change()
+
+    def process_detached(self) -> None:
+        """If no BEAM peer shows us the tracker, share it with the others, and see who is there."""
+        if self.mirror.source is not None or not self.node.running:
+            return
+        if self._via in self._sharing.linked:
+            self._via = None
+        online = set(self.others_online())
+        # A connected node that is offline here may share, too: only others can't reach it.
+        self._sharing.share_with(online.union(self.connected(), filter(None, [self._via])))
+        for name in online.difference(self.node.nodes()):
+            self.node.spawn(self._sharing.check, name, False)
+        if self._sharing.linked and online <= self._sharing.linked:
+            self._entered.set()
+        else:
+            self._entered.clear()
+        self._process_change()
+
+    def process_online(self, name: Atom) -> None:
+        """A row says that another node is online."""
+        self.node.network.connect_soon(name)
+        if self.mirror.source is None:
+            self.mirror.retry()
+            self.process_detached()
+
+    def process_nodeup(self, name: Atom) -> None:
+        """A connection has come up."""
+        self._tell(Word.CHECK_MODE)
+        if self.mirror.source is None and self.mirror.table.read(name):
+            self.mirror.retry()
+            self.process_detached()
+
+    def process_nodedown(self, name: Atom) -> None:
+        """A connection has gone down."""
+        self._sharing.lost(name)
+        self.admission.changed()
+        self._tell(Word.CHECK_MODE)
+        if name in self.others_online() and self.node.running:
+            self.node.spawn(self._sharing.check, name, True)
+
+    def _process_change(self) -> None:
+        self.admission.changed()
+        self._membership.check()
+        self._tell(Word.CHECK_MODE)

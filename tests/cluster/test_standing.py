@@ -1,0 +1,214 @@
+"""Python nodes alone, in this process: what becomes of their links and of their CoreServers. Whole
+clusters, with BEAMs in them, are in tests/interop/test_python_first.py."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Callable
+from datetime import UTC, datetime, timedelta
+
+import pytest
+
+from pybeethoven import Atom, Beethoven, CallTimeout, MirrorError, NoConnection, Node
+from pybeethoven.cluster import admission, standing
+from pybeethoven.cluster.tracker import CORE_TRACKER, OFFLINE, ONLINE, record
+from pybeethoven.etf import Term
+from pybeethoven.otp import NO_REPLY, From
+from pybeethoven.testing import Epmd, free_port
+from tests.helpers import soon
+from tests.timing import UNIT
+
+P, Q, R, S = (f"{name}@127.0.0.{host}" for host, name in enumerate("pqrs", 1))
+
+Make = Callable[..., Beethoven]
+Pair = tuple[Beethoven, Beethoven]
+
+
+@pytest.fixture
+def make(epmd: Epmd) -> Make:
+    """Makes members of one cluster, or with a port of their own of none."""
+    common = free_port("0.0.0.0")
+    return lambda name, port=common: Beethoven(
+        name,
+        cookie="cookie",
+        cluster_net="127.0.0.0/29",
+        listener_port=port,
+        rejoin_interval=(0.02 * UNIT, 0.1 * UNIT),
+    )
+
+
+@pytest.fixture
+async def pair(make: Make) -> AsyncIterator[Pair]:
+    """Two members."""
+    async with make(P) as p, make(Q) as q:
+        yield p, q
+
+
+async def until(member: Beethoven, condition: Callable[[], bool]) -> None:
+    """Wait until `condition` holds; it is looked at whenever something changes at a member."""
+    async with asyncio.timeout(10 * UNIT):
+        while True:
+            change = member.core_server.standing.admission._change
+            if condition():
+                return
+            await change.wait()
+
+
+def statuses(member: Beethoven) -> dict[str, str]:
+    """The tracker of a member."""
+    return {row.node: row.status for row in member.core_server.standing.rows()}
+
+
+async def test_killed_core_server(pair: Pair) -> None:
+    """It is run again and shares again, without a word to anybody's followers; nor is anything lost
+    that happened meanwhile."""
+    p, q = pair
+    updates = q.core_server.updates()
+    for _ in range(2):
+        p.node.exit(p.core_server.pid, Atom("kill"))
+        await until(q, lambda: q.core_server.standing.first() == Q)
+        await until(q, lambda: q.core_server.standing.first() == P)
+    q.core_server.standing.add_here(R)
+    await until(p, lambda: R in statuses(p))
+    told = await soon(anext(updates))
+    assert (told.node, told.status) == (R, ONLINE)
+    assert await p.core_server.get_mode() == "clustered"
+
+
+async def test_nothing_stays(make: Make) -> None:
+    """After members have come and gone, no task is left of the links to them."""
+    before = asyncio.all_tasks()
+    async with make(P) as p:
+        for _ in range(3):
+            async with make(Q):
+                await until(p, lambda: p.core_server.standing.first() == P)
+                await p.until_mode("clustered")
+            await until(p, lambda: statuses(p) == {P: ONLINE, Q: OFFLINE})
+            await p.until_mode("standalone")
+    assert asyncio.all_tasks() == before
+
+
+async def test_what_was_thought_apart(make: Make) -> None:
+    """Two clusters of which each thinks that the other's nodes are offline, and since later: when
+    they meet all are online, and nobody hears of what was only thought."""
+    later = datetime.now(UTC) + timedelta(seconds=5)
+    apart = free_port("0.0.0.0")
+    async with make(P) as p, make(Q) as q, make(S, port=apart) as s:
+        for name in (P, Q):
+            s.core_server.mirror.write_local(record(name, OFFLINE, later))
+        p.core_server.mirror.write_local(record(S, OFFLINE, later))
+        heard = [member.core_server.updates() for member in (p, q, s)]
+        await p.core_server.new_node(S)  # as its beacon does
+        await soon(s.core_server.standing.enter(P))
+        told = [{(await soon(anext(updates))).node} for updates in heard]
+        told[2].add((await soon(anext(heard[2]))).node)
+        assert told == [{S}, {S}, {P, Q}]
+        await until(p, lambda: p.core_server.standing.rows() == q.core_server.standing.rows())
+        await until(s, lambda: s.core_server.standing.rows() == p.core_server.standing.rows())
+        assert statuses(p) == {P: ONLINE, Q: ONLINE, S: ONLINE}
+        assert all(updates._queue.empty() for updates in heard)
+
+
+ROWS: list[Term] = [
+    (CORE_TRACKER, b"no atom", ONLINE, {}),
+    (CORE_TRACKER, Atom(R), b"online", {}),
+    (CORE_TRACKER, Atom(Q), OFFLINE, b"no time"),
+]
+
+
+@pytest.mark.parametrize("row", ROWS, ids=repr)
+async def test_what_is_no_row(pair: Pair, row: Term) -> None:
+    """What is no row of the tracker, or has no time, is not taken over from another node."""
+    p, q = pair
+    q.core_server.mirror.write_local(row)
+    q.core_server.standing.add_here(S)
+    await until(p, lambda: S in statuses(p))
+    assert row not in p.core_server.mirror.table
+    assert statuses(p).keys() == {P, Q, S}
+
+
+async def test_unreachable(make: Make) -> None:
+    """A node that can't be reached is not added; one that is told to be there and is not is marked
+    offline."""
+    async with make(P) as p:
+        updates = p.core_server.updates()
+        with pytest.raises(NoConnection, match=R):
+            await p.core_server.new_node(R)
+        assert statuses(p) == {P: ONLINE}
+        p.core_server.standing.add_here(R)
+        told = [await soon(anext(updates)) for _ in range(2)]
+        assert [(u.node, u.status) for u in told] == [(R, ONLINE), (R, OFFLINE)]
+
+
+async def test_time_ahead(pair: Pair) -> None:
+    """However far ahead of our clock somebody has written a row, what is written later counts."""
+    p, q = pair
+    ahead = datetime.now(UTC) + timedelta(days=1)
+    q.core_server.mirror.write_local(record(R, OFFLINE, ahead))
+    await until(p, lambda: R in statuses(p))
+    async with Node(R, "cookie"):
+        await q.core_server.new_node(R)
+        await until(p, lambda: statuses(p)[R] == statuses(q)[R] == ONLINE)
+
+
+class Beam(Node):
+    """A node that says it runs Mnesia, as a BEAM does, and shows no tracker."""
+
+    def __init__(self, name: str) -> None:
+        super().__init__(name, "cookie", hidden=False)
+        self.export("mnesia", lambda item: Atom("yes"), name="system_info")
+
+
+async def test_one_beam_at_a_time(make: Make, monkeypatch: pytest.MonkeyPatch) -> None:
+    """While one that was let in does not lead yet, another one has to wait, and is refused in the
+    end; when the one has gone, the other is let in."""
+    monkeypatch.setattr(admission, "ADMISSION_TIME", 0.2 * UNIT)
+    async with make(P) as p, Beam(S) as s:
+        await until(p, p.core_server.standing.has_looked)
+        async with Beam(R) as r:
+            await p.core_server.new_node(R)
+            with pytest.raises(CallTimeout, match=f"{S} was not added .*{R} is to lead the clu"):
+                await p.core_server.new_node(S)
+            assert statuses(p) == {P: ONLINE, R: ONLINE}
+            await p.core_server.new_node(R)
+            waiting = asyncio.create_task(p.core_server.new_node(S))
+            assert r.running
+        await soon(waiting)
+        await until(p, lambda: statuses(p) == {P: ONLINE, R: OFFLINE, S: ONLINE})
+        assert s.running
+
+
+async def test_the_first_decides(pair: Pair) -> None:
+    """It is the first node that lets a BEAM in, whichever is asked; when it is not there any more,
+    the next one does."""
+    p, q = pair
+    for member in pair:
+        member.core_server.standing.looked_around()
+    asked: asyncio.Queue[Term] = asyncio.Queue()
+    real = p.core_server.handle_call
+
+    async def keep(request: Term, from_: From) -> Term:
+        if request[0] != "add_node":
+            return await real(request, from_)
+        asked.put_nowait(request)
+        return NO_REPLY
+
+    p.core_server.handle_call = keep  # type: ignore[method-assign]
+    async with Beam(R):
+        adding = asyncio.create_task(q.core_server.new_node(R))
+        assert await soon(asked.get()) == (Atom("add_node"), Atom(R))
+        assert not adding.done()
+        assert statuses(q) == {P: ONLINE, Q: ONLINE}
+        await p.leave()
+        await soon(adding)
+        assert statuses(q)[R] == ONLINE
+
+
+async def test_via_shows_nothing(make: Make, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A node that says it has let us in and shows no tracker is named in the error; it is tried no
+    more, and nothing stays."""
+    monkeypatch.setattr(standing, "ENTER_TIME", 0.1 * UNIT)
+    async with make(P) as p, Node(R, "cookie"):
+        with pytest.raises(MirrorError, match=f"{R} has let {P} in, but does not offer the table"):
+            await p.core_server.standing.enter(R)
+        assert statuses(p) == {P: ONLINE}

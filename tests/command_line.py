@@ -1,0 +1,57 @@
+"""The command `pybeethoven`, as a person or a supervisor would run it."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import sys
+from collections.abc import AsyncIterator, Mapping
+from contextlib import asynccontextmanager, suppress
+from typing import Any
+
+from tests.helpers import soon
+
+Command = asyncio.subprocess.Process
+
+
+@asynccontextmanager
+async def running(
+    *args: str, env: Mapping[str, str] | None = None, stderr: int = asyncio.subprocess.PIPE
+) -> AsyncIterator[Command]:
+    """The command with these arguments, running; killed at the end if it still is."""
+    process = await asyncio.create_subprocess_exec(
+        *(sys.executable, "-m", "pybeethoven", *args),
+        env={**os.environ, **(env or {})},
+        stdout=asyncio.subprocess.PIPE,
+        stderr=stderr,
+    )
+    try:
+        yield process
+    finally:
+        with suppress(ProcessLookupError):
+            process.kill()
+        await process.communicate()
+
+
+async def run(*args: str, env: Mapping[str, str] | None = None) -> tuple[int, str, str]:
+    """The command, run to its end: exit status, output, errors."""
+    async with running(*args, env=env) as process:
+        out, err = await soon(process.communicate())
+        assert process.returncode is not None
+        return process.returncode, out.decode(), err.decode()
+
+
+async def next_event(process: Command) -> dict[str, Any]:
+    """The next line, which must be a JSON object."""
+    assert process.stdout is not None
+    line = await soon(process.stdout.readline())
+    assert line, (await process.communicate())[1].decode()
+    event: dict[str, Any] = json.loads(line)
+    return event
+
+
+async def next_lines(process: Command, count: int) -> list[str]:
+    """The next lines of text."""
+    assert process.stdout is not None
+    return [(await soon(process.stdout.readline())).decode().rstrip() for _ in range(count)]
