@@ -50,6 +50,8 @@ class Sharing:
         self._changed = changed
         self._links: dict[str, Mirror] = {}
         """Each mirrors the tracker of a node."""
+        self._met: set[str] = set()
+        """Those whose link is up."""
         self._checked: set[str] = set()
         """The nodes that `check` is looking for."""
 
@@ -61,22 +63,29 @@ class Sharing:
     @property
     def linked(self) -> set[str]:
         """The nodes that share with us."""
-        return {peer for peer, link in self._links.items() if link.source is not None}
+        return set(self._met)
 
     @property
     def first(self) -> str:
         """The node that decides for all that share."""
         return min(self.linked | {self.node.name})
 
+    def lost(self, peer: str) -> None:
+        """The connection to a node was lost. The link may come up again by itself, but what has
+        changed there meanwhile is no news as it comes: see `_meet`."""
+        self._met.discard(peer)
+
     def begin(self) -> None:
         """Forget the links of an earlier run of the process that has called `share_with`."""
         self._links.clear()
+        self._met.clear()
 
     def share_with(self, peers: Iterable[str]) -> None:
         """Have links to these nodes and to no others; called by the process that owns them all."""
         wanted = set(peers)
         for peer in self._links.keys() - wanted:
             self.node.end_process(self._links.pop(peer), NORMAL)
+            self._met.discard(peer)
         for peer in wanted - self._links.keys():
             self._links[peer] = link = self._link(peer)
             self.node.spawn(link, link=True)
@@ -115,21 +124,24 @@ class Sharing:
         return Mirror(
             Table(CORE_TRACKER, type="ordered_set"),
             peers=lambda: [peer],
-            on_change=self._process_change,
+            on_change=lambda change: self._process_change(peer, change),
             on_attached=lambda: self._meet(peer),
-            on_detached=self._changed,
+            on_detached=lambda: self._part(peer),
             required=False,
             mnesia="no",
         )
 
-    def _process_change(self, change: Change) -> None:
-        if change.operation == WRITE:
+    def _process_change(self, peer: str, change: Change) -> None:
+        if peer in self._met and change.operation == WRITE:
             self._take(change.row)
 
     def _take(self, row: Row) -> None:
         if self._shares and self._is_news(row):
             self._clock.hear(last_change(row))
             self._tracker.write_local(row)
+        elif is_tracker_row(row) and row[2] == ONLINE and self._status(row[1]) == OFFLINE:
+            # It may be back for us, too. A BEAM that leads where this was said has older rows.
+            self.node.network.connect_soon(row[1])
 
     def _is_news(self, row: Row) -> bool:
         if not is_tracker_row(row):
@@ -141,6 +153,7 @@ class Sharing:
         """A link has come up: take over what is newer there. But we, and those that share with us,
         are online, whatever was thought here or there while somebody could not be reached."""
         if self._shares and peer in self._links:
+            self._met.add(peer)
             here = self.linked | {self.node.name}
             wrong = {name for name in here if self._status(name) == OFFLINE}
             for row in self._links[peer].table.rows():
@@ -151,4 +164,8 @@ class Sharing:
                     self._take(row)
             for name in wrong:
                 self.write(name, ONLINE)
+        self._changed()
+
+    def _part(self, peer: str) -> None:
+        self._met.discard(peer)
         self._changed()

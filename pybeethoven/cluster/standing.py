@@ -180,12 +180,13 @@ class Standing:
 
     def process_detached(self) -> None:
         """If no BEAM peer shows us the tracker, share it with the others, and see who is there."""
-        if self.mirror.source is not None:
+        if self.mirror.source is not None or not self.node.running:
             return
         if self._via in self._sharing.linked:
             self._via = None
         online = set(self.others_online())
-        self._sharing.share_with(online.union(filter(None, [self._via])))
+        # A connected node that is offline here may share, too: only others can't reach it.
+        self._sharing.share_with(online.union(self.connected(), filter(None, [self._via])))
         for name in online.difference(self.node.nodes()):
             self.node.spawn(self._sharing.check, name, False)
         if self._sharing.linked and online <= self._sharing.linked:
@@ -209,6 +210,7 @@ class Standing:
 
     def process_nodedown(self, name: Atom) -> None:
         """A connection has gone down."""
+        self._sharing.lost(name)
         self.admission.changed()
         if name in self.others_online():
             self.node.spawn(self._sharing.check, name, True)

@@ -5,20 +5,20 @@ from __future__ import annotations
 import asyncio
 import logging
 import random
+import signal
 from collections.abc import AsyncIterator
 from functools import partial
-from typing import Any
 
 import pytest
 
-from pybeethoven import Beethoven
+from pybeethoven import Atom
 from pybeethoven.cluster import seek_chat
 from pybeethoven.cluster.seek_chat import Message
-from pybeethoven.testing import BeamNode, Cluster, Peers
+from pybeethoven.testing import BeamNode, Peers
 from tests.helpers import soon
 from tests.interop.conftest import Member
 from tests.interop.crowd import Crowd, online_in
-from tests.interop.members import OFFLINE, ONLINE, PAUSES
+from tests.interop.members import OFFLINE, ONLINE, PAUSES, TICKTIME
 from tests.interop.test_clocks import wrong_clock  # noqa: F401 (a fixture)
 from tests.timing import UNIT
 
@@ -32,6 +32,9 @@ async def crowd(cluster: Peers, member: Member) -> AsyncIterator[Crowd]:
     async with Crowd(cluster, partial(member, rejoin_interval=PAUSES)) as crowd:
         yield crowd
 
+
+NOWHERE = "127.0.0.4/32"
+"""A network without hosts."""
 
 # All of it
 
@@ -143,33 +146,56 @@ async def test_one_right_clock(crowd: Crowd) -> None:
     await p2.hears((P1, OFFLINE), (P1, ONLINE))
 
 
-async def test_split_and_heal(beam_cluster: Cluster) -> None:
-    """One that is cut off is offline for the others, and they for it, once; healed, all are one
-    cluster again, and a BEAM finds all of them in it."""
-    names = [P1, P2, P3]
-
-    def make(name: str, **settings: Any) -> Beethoven:
-        return Beethoven(**beam_cluster.settings(name), rejoin_interval=PAUSES, **settings)
-
-    async with Crowd(beam_cluster, make) as crowd:
-        for name in names:
-            beam_cluster.settings(name)
-        for name in names:
-            await crowd.start(name)
-            beam_cluster.light(name)
+async def test_leave_and_join_again(crowd: Crowd) -> None:
+    """A node that leaves and joins again is offline and online for the others, each time once."""
+    p1, p2, p3 = [await crowd.start(name) for name in (P1, P2, P3)]
+    await crowd.one_cluster()
+    for _ in range(3):
+        await p1.end()
         await crowd.one_cluster()
-        beam_cluster.isolate(P1)
-        p1, p2, p3 = crowd.witnesses.values()
-        await p1.hears((P2, ONLINE), (P3, ONLINE), (P2, OFFLINE), (P3, OFFLINE))
+        p1 = await crowd.start(P1)
+        await crowd.one_cluster()
+        await p1.hears()
+    await p2.hears((P3, ONLINE), *3 * [(P1, OFFLINE), (P1, ONLINE)])
+    await p3.hears(*3 * [(P1, OFFLINE), (P1, ONLINE)])
+
+
+@pytest.mark.parametrize("name", [P1, P2])
+async def test_core_server_starts_again(crowd: Crowd, name: str) -> None:
+    """A CoreServer that crashed is started again with the table that it had, and followers hear
+    nothing of it; it goes on sharing."""
+    p1, p2, p3 = [await crowd.start(name) for name in (P1, P2, P3)]
+    await crowd.one_cluster()
+    expected = {P1: [(P2, ONLINE), (P3, ONLINE)], P2: [(P3, ONLINE)], P3: []}
+    core = crowd.pythons[name].core_server
+    for _ in range(2):
+        core.node.exit(core, Atom("kill"))
+        await soon(core.wait_end())
+        await crowd.pythons[name].until_ready()
+        await crowd.one_cluster()
+    p4 = await crowd.start(P4)
+    await crowd.one_cluster()
+    for witness in (p1, p2, p3):
+        await witness.hears(*expected[witness.name], (P4, ONLINE))
+    await p4.hears()
+
+
+async def test_process_is_frozen(cluster: Peers, member: Member) -> None:
+    """A process that was stopped for longer than the tick time is offline for the others, and
+    online when it goes on."""
+    make = partial(member, rejoin_interval=PAUSES, net_ticktime=TICKTIME)
+    async with Crowd(cluster, make) as crowd:
+        p1, _ = await crowd.start_child(P1, "--net-ticktime", str(TICKTIME))
+        p2, p3 = [await crowd.start(name) for name in (P2, P3)]
+        await crowd.one_cluster()
+        assert p1.process is not None
+        p1.process.send_signal(signal.SIGSTOP)
         await p2.hears((P3, ONLINE), (P1, OFFLINE))
         await p3.hears((P1, OFFLINE))
-        beam_cluster.heal()
+        p1.process.send_signal(signal.SIGCONT)
         await crowd.one_cluster()
-        await p1.hears(*[(name, s) for s in (ONLINE, OFFLINE, ONLINE) for name in (P2, P3)])
         await p2.hears((P3, ONLINE), (P1, OFFLINE), (P1, ONLINE))
         await p3.hears((P1, OFFLINE), (P1, ONLINE))
-        await crowd.start(A)
-        await crowd.one_cluster()
 
 
 # Every order of starting
@@ -198,16 +224,56 @@ async def test_order(crowd: Crowd, order: str) -> None:
 
 @pytest.mark.parametrize("turn", range(5))
 async def test_all_at_once(crowd: Crowd, seed: int, turn: int) -> None:
-    """All four start within a moment: the BEAMs boot while the beacons of the others open."""
+    """Five start within a moment: the BEAMs boot while the beacons of the others open."""
     rng = random.Random(seed + turn)
 
     async def start_later(name: str) -> None:
         await asyncio.sleep(rng.uniform(0, 0.2) * UNIT)
         await crowd.start(name)
 
-    await asyncio.gather(*(start_later(name) for name in NAMES.values()))
+    await asyncio.gather(*(start_later(name) for name in (P1, P2, P3, A, B)))
     await crowd.one_cluster()
     crowd.heard_once()
+
+
+@pytest.mark.parametrize("beams", [[A], [A, B]], ids=["one", "two"])
+async def test_beams_come_and_go(crowd: Crowd, beams: list[str]) -> None:
+    """When all BEAMs are killed the Python nodes go on; what changes meanwhile is in the tracker of
+    the BEAM that comes back."""
+    child, _ = await crowd.start_child(P1)
+    p2, p3 = [await crowd.start(name) for name in (P2, P3)]
+    await asyncio.gather(*(crowd.start(name) for name in beams))
+    await crowd.one_cluster()
+    await asyncio.gather(*(crowd.witnesses[name].end() for name in beams))
+    await crowd.one_cluster()
+    await child.end()
+    await crowd.one_cluster()
+    for name in beams:
+        await crowd.start(name)
+    await crowd.one_cluster()
+    child, said = await crowd.start_child(P1)
+    assert said["event"] == "joined"
+    await crowd.one_cluster()
+    of_beams = [(name, status) for status in (ONLINE, OFFLINE, ONLINE) for name in beams]
+    await p2.hears((P3, ONLINE), *of_beams, (P1, OFFLINE), (P1, ONLINE))
+    await p3.hears(*of_beams, (P1, OFFLINE), (P1, ONLINE))
+    await child.hears()
+
+
+async def test_beam_and_python_die_at_once(crowd: Crowd) -> None:
+    """The BEAM that leads and the first Python node are killed and come back at the same time."""
+    child, _ = await crowd.start_child(P1)
+    p2, p3 = [await crowd.start(name) for name in (P2, P3)]
+    a = await crowd.start(A)
+    await crowd.one_cluster()
+    await asyncio.gather(a.end(), child.end())
+    await crowd.one_cluster()
+    await asyncio.gather(crowd.start(A), crowd.start_child(P1))
+    await crowd.one_cluster()
+    for ear in [*p2.ears, *p3.ears]:
+        assert ear.of(A) == [ONLINE, OFFLINE, ONLINE]
+        # Who of the two has P1 back may find the BEAM after the other has told it of P1's end.
+        assert ear.of(P1) in ([OFFLINE, ONLINE], 2 * [OFFLINE, ONLINE])
 
 
 # BEAMs that find nobody but us
@@ -265,13 +331,43 @@ async def test_first_beam_dies(crowd: Crowd, cluster: Peers) -> None:
     await p2.hears((A, ONLINE), (A, OFFLINE), (B, ONLINE))
 
 
+async def test_first_python_dies_while_a_beam_waits(crowd: Crowd, cluster: Peers) -> None:
+    """A BEAM that waits at the beacon of a node that is killed seeks again, and is let in."""
+    p1, _ = await crowd.start_child(P1)
+    p2 = await crowd.start(P2)
+    await crowd.one_cluster()
+    a = await bare_with_mnesia(cluster, A)
+    assert await seek(cluster, P2, A) == "joined"
+    starting = asyncio.create_task(crowd.start(B))
+    await asyncio.sleep(1 * UNIT)
+    await p1.end()
+    await p2.hears((A, ONLINE), (P1, OFFLINE))
+    await a.kill()
+    await soon(starting)
+    await crowd.one_cluster()
+    await p2.hears((A, ONLINE), (P1, OFFLINE), (A, OFFLINE), (B, ONLINE))
+
+
+async def test_island_leads(crowd: Crowd, cluster: Peers) -> None:
+    """A BEAM that has begun alone leads Python nodes that have none, whoever of them lets it in."""
+    p1, p2 = [await crowd.start(name) for name in (P1, P2)]
+    await cluster.start_bare(A)
+    await boot(cluster, A, NOWHERE)
+    answer = await seek(cluster, P2, A)
+    assert answer == "joined"
+    await crowd.watch_beam(cluster.nodes[A])
+    await crowd.one_cluster()
+    await p1.hears((P2, ONLINE), (A, ONLINE))
+    await p2.hears((A, ONLINE))
+
+
 async def test_island(crowd: Crowd, cluster: Peers) -> None:
     """A BEAM that has begun a cluster of its own is not let in where another one leads: their
     Mnesias can't be merged."""
     await crowd.start(P1)
     await crowd.start(B)
     await cluster.start_bare(A)
-    await boot(cluster, A, "127.0.0.4/32")
+    await boot(cluster, A, NOWHERE)
     assert await cluster.tracker(cluster.nodes[A]) == {A: ONLINE}
     assert await seek(cluster, P1, A) == "error"
     assert crowd.pythons[P1].core_server.mirror.source == B
