@@ -269,7 +269,7 @@ class CoreServer(DistrServer, subscribe=True):
         match request:
             case "get_mode":
                 return self._mode
-            case tuple(("add_node", Atom() as name)):
+            case tuple(("add_node", Atom() as name)) if self.node.running:
                 self.node.spawn(self._answer_add_node, from_, name)
                 return NO_REPLY
         logger.warning("CoreServer got an unknown call from %s", from_[0].node)

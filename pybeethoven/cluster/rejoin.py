@@ -113,7 +113,7 @@ class Membership:
             self._backoff.succeeded(now)
             if self._rejoin is not None:
                 self._member.node.end_process(self._rejoin, NORMAL)
-        elif self._rejoin is None or not self._rejoin.alive:
+        elif self._member.node.running and (self._rejoin is None or not self._rejoin.alive):
             self._backoff.failed(now)
             self._rejoin = Rejoin(self._member, self._seek, self._backoff)
             self._member.node.spawn(self._rejoin, link=True)

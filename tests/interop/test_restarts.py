@@ -6,6 +6,7 @@ A killed CoreServer of ours is in test_core_server.py, a peer that comes and goe
 from __future__ import annotations
 
 import asyncio
+import logging
 import signal
 
 import pytest
@@ -15,7 +16,7 @@ from pybeethoven.mnesia import mirror
 from pybeethoven.net.registrar import FIRST_INTERVAL
 from pybeethoven.testing import BeamNode, Epmd, Peers
 from tests.command_line import next_event, running
-from tests.helpers import node_update, soon
+from tests.helpers import node_update, soon, until_logged
 from tests.interop.conftest import Member, WholeAgain
 from tests.interop.members import (
     DETECTION_LIMIT,
@@ -285,12 +286,12 @@ async def test_mnesia_of_the_only_peer_restarts(
     """While the only peer's Mnesia is away its beacon is left alone, which would crash it. Started
     anew it has no tracker, until the CoreServer makes one: of that we are a member. The peer was
     never called offline, for it was not."""
+    caplog.set_level(logging.INFO, "pybeethoven.cluster")
     a = await cluster.start(A)
     async with member() as py:
         updates = py.core_server.updates()
         await a.eval("core = Process.whereis(Beethoven.CoreServer)\n:mnesia.stop()")
-        while "does not offer the tracker" not in caplog.text:
-            await asyncio.sleep(0.01)
+        await until_logged(caplog, "does not offer the tracker")
         assert await a.eval("Process.whereis(Beethoven.CoreServer) == core")
         await a.eval(":mnesia.start()")
         async with whole_again(mirror.RETRY_INTERVALS[1] + 4 * REJOIN_INTERVAL[0] + 1 * UNIT):
