@@ -30,6 +30,8 @@ CONNECT_TIMEOUT = 0.25
 REPLY_TIMEOUT = 10.0
 """Seconds that a beacon has to answer; adding a node takes it up to 5 of them."""
 ROUNDS = 3
+ROUNDS_TIME = 5.0
+"""Seconds after which no further round is begun."""
 BACKOFF = (0.150, 0.300)
 """Between two rounds: a random time in this range, in seconds."""
 TIMED_OUT = "timeout"
@@ -91,19 +93,22 @@ class Locator:
     async def seek(self, rounds: int = ROUNDS, known: Collection[str] = frozenset()) -> str | None:
         """Join through the first beacon that lets us in: its node's name, or None if there is none.
 
-        The hosts are gone through up to `rounds` times. Raises `JoinError` if beacons were found in
-        the last round and none let us in. This node's own beacon does not count; one of the same
-        name on another machine does, but when there is no other it is a `JoinError`. `known`: nodes
-        of the cluster that we are in; their beacons are not asked to let us in. When cancelled, no
-        connection is left.
+        The hosts are gone through up to `rounds` times, but no more after `ROUNDS_TIME`. Raises
+        `JoinError` if beacons were found in the last round and none let us in. This node's own
+        beacon does not count; one of the same name on another machine does, but when there is no
+        other it is a `JoinError`. `known`: nodes of the cluster that we are in; their beacons are
+        not asked to let us in. When cancelled, no connection is left.
         """
+        loop = asyncio.get_running_loop()
+        deadline = loop.time() + ROUNDS_TIME
         for round_number in range(1, rounds + 1):
             self._refusals.clear()
             if (via := await self._seek_once(known)) is not None:
                 self._said.clear()
                 return via
             self._say(logging.INFO, f"no beacon let us in in round {round_number} of {rounds}")
-            if any(refusal.answer == TIMED_OUT for refusal in self._refusals):
+            silent = any(refusal.answer == TIMED_OUT for refusal in self._refusals)
+            if silent or loop.time() > deadline:
                 break
             if round_number < rounds:
                 await asyncio.sleep(self.backoff())

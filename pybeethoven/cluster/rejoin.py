@@ -131,13 +131,15 @@ class Rejoin(Process):
     async def run(self) -> None:
         """Try, each time after a pause."""
         loop = asyncio.get_running_loop()
-        began = loop.time()
+        began, lasted = loop.time(), 0.0
         while True:
-            await asyncio.sleep(self._backoff.next())
+            await asyncio.sleep(max(self._backoff.next(), lasted))  # large networks get a rest
+            tried = loop.time()
             try:
-                await self._try(loop.time() - began)
+                await self._try(tried - began)
             except BeethovenError as error:
                 self._say(str(error))
+            lasted = loop.time() - tried
 
     async def _try(self, passed: float) -> None:
         if self._member.in_cluster() or not self._member.is_online():

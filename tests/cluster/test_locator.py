@@ -379,6 +379,15 @@ async def test_no_beacon(locator: Locator, backoffs: list[float]) -> None:
     assert len(backoffs) == ROUNDS - 1 == 2
 
 
+async def test_long_rounds(
+    locator: Locator, backoffs: list[float], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Where a round takes long there is only one: the search goes on behind the start."""
+    monkeypatch.setattr(locator_module, "ROUNDS_TIME", -1.0)
+    assert await soon(locator.seek()) is None
+    assert backoffs == []
+
+
 @pytest.mark.parametrize("answer", [None, b"junk", b"{}"])
 async def test_no_beacon_but_something_else(
     answer: bytes | None, serve: Serve, locator: Locator, backoffs: list[float]
