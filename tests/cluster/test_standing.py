@@ -9,11 +9,10 @@ from datetime import UTC, datetime, timedelta
 
 import pytest
 
-from pybeethoven import Atom, Beethoven, CallTimeout, MirrorError, NoConnection, Node
-from pybeethoven.cluster import admission, standing
+from pybeethoven import Atom, Beethoven, MirrorError, NoConnection, Node
+from pybeethoven.cluster import standing
 from pybeethoven.cluster.tracker import CORE_TRACKER, OFFLINE, ONLINE, record
 from pybeethoven.etf import Term
-from pybeethoven.otp import NO_REPLY, From
 from pybeethoven.testing import Epmd, free_port
 from tests.helpers import soon
 from tests.timing import UNIT
@@ -149,59 +148,6 @@ async def test_time_ahead(pair: Pair) -> None:
     async with Node(R, "cookie"):
         await q.core_server.new_node(R)
         await until(p, lambda: statuses(p)[R] == statuses(q)[R] == ONLINE)
-
-
-class Beam(Node):
-    """A node that says it runs Mnesia, as a BEAM does, and shows no tracker."""
-
-    def __init__(self, name: str) -> None:
-        super().__init__(name, "cookie", hidden=False)
-        self.export("mnesia", lambda item: Atom("yes"), name="system_info")
-
-
-async def test_one_beam_at_a_time(make: Make, monkeypatch: pytest.MonkeyPatch) -> None:
-    """While one that was let in does not lead yet, another one has to wait, and is refused in the
-    end; when the one has gone, the other is let in."""
-    monkeypatch.setattr(admission, "ADMISSION_TIME", 0.2 * UNIT)
-    async with make(P) as p, Beam(S) as s:
-        await until(p, p.core_server.standing.has_looked)
-        async with Beam(R) as r:
-            await p.core_server.new_node(R)
-            with pytest.raises(CallTimeout, match=f"{S} was not added .*{R} is to lead the clu"):
-                await p.core_server.new_node(S)
-            assert statuses(p) == {P: ONLINE, R: ONLINE}
-            await p.core_server.new_node(R)
-            waiting = asyncio.create_task(p.core_server.new_node(S))
-            assert r.running
-        await soon(waiting)
-        await until(p, lambda: statuses(p) == {P: ONLINE, R: OFFLINE, S: ONLINE})
-        assert s.running
-
-
-async def test_the_first_decides(pair: Pair) -> None:
-    """It is the first node that lets a BEAM in, whichever is asked; when it is not there any more,
-    the next one does."""
-    p, q = pair
-    for member in pair:
-        member.core_server.standing.looked_around()
-    asked: asyncio.Queue[Term] = asyncio.Queue()
-    real = p.core_server.handle_call
-
-    async def keep(request: Term, from_: From) -> Term:
-        if request[0] != "add_node":
-            return await real(request, from_)
-        asked.put_nowait(request)
-        return NO_REPLY
-
-    p.core_server.handle_call = keep  # type: ignore[method-assign]
-    async with Beam(R):
-        adding = asyncio.create_task(q.core_server.new_node(R))
-        assert await soon(asked.get()) == (Atom("add_node"), Atom(R))
-        assert not adding.done()
-        assert statuses(q) == {P: ONLINE, Q: ONLINE}
-        await p.leave()
-        await soon(adding)
-        assert statuses(q)[R] == ONLINE
 
 
 async def test_via_shows_nothing(make: Make, monkeypatch: pytest.MonkeyPatch) -> None:

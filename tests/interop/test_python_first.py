@@ -11,8 +11,8 @@ from functools import partial
 
 import pytest
 
-from pybeethoven import Atom
-from pybeethoven.cluster import seek_chat
+from pybeethoven import Atom, CallTimeout
+from pybeethoven.cluster import admission, seek_chat
 from pybeethoven.cluster.seek_chat import Message
 from pybeethoven.testing import BeamNode, Peers
 from tests.helpers import soon
@@ -329,6 +329,24 @@ async def test_first_beam_dies(crowd: Crowd, cluster: Peers) -> None:
     await crowd.one_cluster()
     await p1.hears((P2, ONLINE), (A, ONLINE), (A, OFFLINE), (B, ONLINE))
     await p2.hears((A, ONLINE), (A, OFFLINE), (B, ONLINE))
+
+
+async def test_beam_waits_in_vain(
+    crowd: Crowd, cluster: Peers, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Who waits for a BEAM that never leads is refused, and told which one it is; nobody is told
+    that he was there."""
+    monkeypatch.setattr(admission, "ADMISSION_TIME", 0.5 * UNIT)
+    p1 = await crowd.start(P1)
+    core_server = crowd.pythons[P1].core_server
+    for name in (A, B):
+        await bare_with_mnesia(cluster, name)
+    core_server.standing.looked_around()
+    await core_server.new_node(A)
+    with pytest.raises(CallTimeout, match=f"{B} was not added .*{A} is to lead the cluster"):
+        await core_server.new_node(B)
+    await core_server.new_node(A)
+    await p1.hears((A, ONLINE))
 
 
 async def test_first_python_dies_while_a_beam_waits(crowd: Crowd, cluster: Peers) -> None:
