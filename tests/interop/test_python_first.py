@@ -27,9 +27,13 @@ A, B = "a@127.0.0.4", "b@127.0.0.5"
 
 
 @pytest.fixture
-async def crowd(cluster: Peers, member: Member) -> AsyncIterator[Crowd]:
+async def crowd(
+    cluster: Peers, member: Member, pytestconfig: pytest.Config
+) -> AsyncIterator[Crowd]:
     """The nodes of a test."""
-    async with Crowd(cluster, partial(member, rejoin_interval=PAUSES)) as crowd:
+    real = pytestconfig.getoption("--beethoven-ebin") is not None
+    make = partial(member, rejoin_interval=PAUSES)
+    async with Crowd(cluster, make, follow_beams=not real) as crowd:
         yield crowd
 
 
@@ -279,6 +283,7 @@ async def test_beam_and_python_die_at_once(crowd: Crowd) -> None:
 # BEAMs that find nobody but us
 
 
+@pytest.mark.stand_in
 async def test_beam_watches_us(crowd: Crowd) -> None:
     """A BEAM that finds only a Python node has it in its tracker, and sees it die."""
     child, _ = await crowd.start_child(P1)
@@ -366,6 +371,7 @@ async def test_first_python_dies_while_a_beam_waits(crowd: Crowd, cluster: Peers
     await p2.hears((A, ONLINE), (P1, OFFLINE), (A, OFFLINE), (B, ONLINE))
 
 
+@pytest.mark.stand_in
 async def test_island_leads(crowd: Crowd, cluster: Peers) -> None:
     """A BEAM that has begun alone leads Python nodes that have none, whoever of them lets it in."""
     p1, p2 = [await crowd.start(name) for name in (P1, P2)]
@@ -379,6 +385,7 @@ async def test_island_leads(crowd: Crowd, cluster: Peers) -> None:
     await p2.hears((A, ONLINE))
 
 
+@pytest.mark.stand_in
 async def test_island(crowd: Crowd, cluster: Peers) -> None:
     """A BEAM that has begun a cluster of its own is not let in where another one leads: their
     Mnesias can't be merged."""
