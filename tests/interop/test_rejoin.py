@@ -261,6 +261,7 @@ async def test_process_is_frozen(cluster: Peers, whole_again: WholeAgain) -> Non
                 table[event["node"]] = event["status"]
 
 
+@pytest.mark.stand_in
 async def test_connection_fails(cluster: Peers, member: Member, whole_again: WholeAgain) -> None:
     """A peer to which the connection was lost calls us offline; it connects again, and all have us
     online."""
