@@ -123,7 +123,7 @@ def join(
 ) -> None:
     """Join a cluster, or begin one, and report each node that comes or goes.
 
-    It ends by SIGINT or SIGTERM.
+    It ends by SIGINT, SIGTERM or SIGHUP.
     Every option can also be given as a variable, e.g. PYBEETHOVEN_NAME, PYBEETHOVEN_COOKIE.
     """
     _log(verbose)
@@ -236,9 +236,11 @@ def _failures() -> Iterator[None]:
         yield
     except BeethovenError as error:
         _fail(str(error))
-    except BrokenPipeError:
-        # Whoever read our output has gone; Python would report that again when it flushes.
+    except OSError as error:
+        # Python would report again that our output can't be written when it flushes.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        if not isinstance(error, BrokenPipeError):  # else whoever read it has gone
+            _fail(str(error))
 
 
 def _ports(text: str | None) -> int | tuple[int, int]:
@@ -271,8 +273,9 @@ async def _until_over(work: Coroutine[Any, Any, None], seconds: float | None) ->
     """Run it until the time is over or a signal comes."""
     report = asyncio.create_task(work)
     loop = asyncio.get_running_loop()
-    for number in (signal.SIGINT, signal.SIGTERM):
-        loop.add_signal_handler(number, report.cancel)
+    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+        if signal.getsignal(number) is not signal.SIG_IGN:  # as `nohup` has it
+            loop.add_signal_handler(number, report.cancel)
     if seconds is not None:
         loop.call_later(seconds, report.cancel)
     with suppress(asyncio.CancelledError):
@@ -286,16 +289,11 @@ async def _report(beethoven: Beethoven, progress: Progress, print_event: Print) 
         nodes = [_fields(row) for row in await beethoven.core_server.fetch_all()]
         updates, modes = beethoven.core_server.updates(), beethoven.modes()
         mode = beethoven.core_server.mode
-        if beethoven.via is not None:
+        if mode == STANDALONE:
+            print_event({"event": "standalone"})
+        else:  # through a beacon, or others through ours while we were looking
             joined = {"event": "joined", "via": beethoven.via, "mode": mode, "nodes": nodes}
             print_event(joined)
-        else:
-            print_event({"event": "standalone"})
-            for node in nodes:  # some may have come while we were looking
-                if node["node"] != beethoven.node.name:
-                    print_event({"event": "node_update", **node})
-            if mode != STANDALONE:
-                print_event({"event": "mode", "mode": mode})
         await _first_end(_print_updates(updates, print_event), _print_modes(modes, print_event))
 
 
@@ -336,8 +334,8 @@ def _print_text(event: dict[str, Any]) -> None:
         case {"event": "standalone"}:
             click.echo("no other node found: standalone until one comes")
         case {"event": "joined", "via": via, "mode": mode, "nodes": nodes}:
-            lines = [f"joined through {via}: {mode}", *(f"  {_status_text(n)}" for n in nodes)]
-            click.echo("\n".join(lines))
+            first = f"joined through {via}: {mode}" if via else f"others have joined: {mode}"
+            click.echo("\n".join([first, *(f"  {_status_text(n)}" for n in nodes)]))
         case {"event": "mode", "mode": mode}:
             click.echo(f"now {mode}")
         case {"event": "beacon", "node": node, "nodes": nodes}:

@@ -35,6 +35,8 @@ REQUEST_TIME: Final = 5.0
 """Seconds that a guest has to send its request."""
 REPLY_TIME: Final = 5.0
 """Seconds that it has to take the reply."""
+PROBE_TIME: Final = 0.25
+"""Seconds that who has the port has to accept a connection."""
 ACCEPT_PAUSE: Final = 0.1
 """Seconds until the next try when a connection can't be accepted, as without file descriptors."""
 OPEN_AGAIN: Final = (0.01, 10.0)
@@ -137,7 +139,7 @@ class BeaconServer(GenServer):
             self._listener = open_listener(address, [self.port])
         except OSError as error:
             where = f"port {self.port} of {address}"
-            if error.errno == errno.EADDRINUSE:  # by another node, or our Locator says what it is
+            if error.errno == errno.EADDRINUSE and await self._is_beacon(address):
                 text = f"another node of this machine is the beacon at {where}; {self.node.name} is"
                 self._say(f"{text} when that one has ended")
             else:
@@ -154,6 +156,18 @@ class BeaconServer(GenServer):
         self.opened_at = loop.time()
         loop.add_reader(self._listener, self._accept, self._listener)
         logger.info("%s is a beacon at port %d of %s", self.node.name, self.port, address)
+
+    async def _is_beacon(self, address: str) -> bool:
+        """Whether somebody listens at our port; else a program has it for a connection."""
+        watching = seek_chat.encode(Message(self.node.name, seek_chat.WATCHING, "check"))
+        try:
+            async with asyncio.timeout(PROBE_TIME):
+                _, writer = await asyncio.open_connection(address, self.port)
+        except OSError:
+            return False
+        writer.write(watching)
+        writer.close()
+        return True
 
     def _close(self) -> None:
         for timer in (self._resume, self._again):

@@ -158,8 +158,11 @@ class Locator:
 
         The next hosts are met meanwhile. Connections among what is not taken are closed.
         """
-        if self.first is not None and (met := await meet(self.first)) is not None:
-            yield self.first, met
+        if self.first is not None:
+            if (met := await meet(self.first)) is None:
+                self._say(logging.WARNING, f"{self.first}, asked first, is no beacon")
+            else:
+                yield self.first, met
         at_once = _at_once()
         hosts = [host for host in self.hosts if host != self.first]
         rest = iter(hosts)

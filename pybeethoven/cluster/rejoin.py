@@ -111,12 +111,16 @@ class Membership:
         now = asyncio.get_running_loop().time()
         if self._member.in_cluster() and self._member.is_online():
             self._backoff.succeeded(now)
-            if self._rejoin is not None:
-                self._member.node.end_process(self._rejoin, NORMAL)
+            self.stop()
         elif self._member.node.running and (self._rejoin is None or not self._rejoin.alive):
             self._backoff.failed(now)
             self._rejoin = Rejoin(self._member, self._seek, self._backoff)
             self._member.node.spawn(self._rejoin, link=True)
+
+    def stop(self) -> None:
+        """Try no more, until `check` is called."""
+        if self._rejoin is not None:
+            self._member.node.end_process(self._rejoin, NORMAL)
 
 
 class Rejoin(Process):

@@ -171,6 +171,10 @@ class Standing:
         """See to it that this node is a member."""
         self._membership.check()
 
+    def stop_looking(self) -> None:
+        """Look for no cluster any more."""
+        self._membership.stop()
+
     def process_attached(self) -> None:
         """A BEAM peer shows us the tracker."""
         self._via = None

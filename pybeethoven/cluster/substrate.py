@@ -87,7 +87,9 @@ class Substrate(Supervisor):
         return not core.mirror.known or all(mirror.source is not None for mirror in mirrors)
 
     async def terminate(self, reason: Term) -> None:
-        """End the children, and with them every `updates()`."""
+        """End the children, and with them every `updates()`; first of all the search for others,
+        which would find our own beacon going."""
+        self.core_server.standing.stop_looking()
         await super().terminate(reason)
         self.core_server.end_updates()
 

@@ -150,7 +150,7 @@ class _Connection(asyncio.Protocol):
         self._session = Session(self._registry, local=local)
         self._timer = asyncio.get_running_loop().call_later(REQUEST_TIME, self.abort)
         if self.aborted or (self._local_only and not local):
-            transport.abort()
+            self.abort()
 
     def data_received(self, data: bytes) -> None:
         assert self._session is not None

@@ -465,6 +465,19 @@ async def test_port_taken(
     assert await ask(port, message(kind="watching")) == NODES
 
 
+async def test_port_of_a_connection(
+    node: Node, port: int, cluster: Cluster, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Where a program has our port for a connection of its own, nobody is a beacon: an error."""
+    with socket.create_server((HOST, 0)) as server, socket.socket() as client:
+        client.bind((HOST, port))
+        client.connect(server.getsockname())
+        await node.start(BeaconServer(port, add_node=cluster.add_node, nodes=list), name=NAME)
+    [record] = caplog.records
+    assert f"others do not find the cluster through {PY}: it can't list" in record.getMessage()
+    assert record.levelno == logging.ERROR
+
+
 @pytest.mark.parametrize("interface", ["192.0.2.1", "no address"])
 async def test_interface_that_is_none(
     interface: str, node: Node, port: int, cluster: Cluster, caplog: pytest.LogCaptureFixture

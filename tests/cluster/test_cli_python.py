@@ -260,3 +260,17 @@ async def test_no_cookie(world: World, tmp_path: Path) -> None:
     assert await asyncio.wait_for(shell.wait(), 10 * UNIT) == 0
     status, _, err = await run(*args, env=env)
     assert (status, err) == (0, "")
+
+
+async def test_output_that_cannot_be_written(world: World) -> None:
+    """A full disk is an error in a line."""
+    args = ("join", "--name", PY, "--cookie", "secret", *world.where())
+    with open("/dev/full", "w") as full:
+        process = await asyncio.create_subprocess_exec(
+            *(sys.executable, "-m", "pybeethoven", *args),
+            env={**os.environ, **world.env},
+            stdout=full,
+            stderr=asyncio.subprocess.PIPE,
+        )
+        _, said = await soon(process.communicate())
+    assert (process.returncode, said) == (2, b"pybeethoven: [Errno 28] No space left on device\n")

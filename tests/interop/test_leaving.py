@@ -106,7 +106,7 @@ async def test_services_end_in_order(cluster: Peers, member: Member) -> None:
     await cluster.await_tracker(a, {PY: OFFLINE})
 
 
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
 @pytest.mark.parametrize("state", ["well", "frozen", "seeking"])
 async def test_signal(
     cluster: Peers, whole_again: WholeAgain, state: str, number: signal.Signals
