@@ -279,7 +279,10 @@ class CoreServer(DistrServer, subscribe=True):
         """Take `{alert_me, follower}`."""
         match message:
             case tuple(("alert_me", (Pid() | tuple((Atom(), Atom()))) as follower)):
-                self._follow(follower)
+                try:
+                    self._follow(follower)
+                except ConfigError:
+                    logger.warning("the follower %s is on no node", brief(follower))
             case _:
                 logger.warning("CoreServer got an unknown cast")
 
