@@ -364,7 +364,8 @@ class CoreServer(DistrServer, subscribe=True):
         return None
 
     def _process_row(self, row: TrackerRow) -> None:
-        if self.mirror.known or row.node != self.node.name:  # our own begins by our own clock
+        ours = row.node == self.node.name and not self.mirror.known  # it begins by our own clock
+        if not ours or row.last_change > self._clock.now():
             self._clock.hear(row.last_change)
         if row.status == ONLINE and row.node != self.node.name:
             self._online.add(row.node)

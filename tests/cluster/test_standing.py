@@ -182,6 +182,17 @@ async def test_time_ahead(pair: Pair) -> None:
         await until(p, lambda: statuses(p)[R] == statuses(q)[R] == ONLINE)
 
 
+async def test_own_row_from_ahead(pair: Pair) -> None:
+    """A node that somebody has marked offline at itself, however far ahead, is online again for
+    all."""
+    p, q = pair
+    ahead = datetime.now(UTC) + timedelta(days=1)
+    async with Node(R, "cookie") as r:
+        await r.rpc(P, "mnesia", "dirty_write", [record(P, OFFLINE, ahead)])
+    await until(q, lambda: statuses(q) == {P: OFFLINE, Q: ONLINE})
+    await until(q, lambda: statuses(q) == statuses(p) == {P: ONLINE, Q: ONLINE})
+
+
 class Beam(Node):
     """A node that says it runs Mnesia, as a BEAM does, and shows no tracker."""
 
