@@ -16,6 +16,7 @@ from typing import Any
 
 import pytest
 
+from pybeethoven import cli
 from pybeethoven.testing import free_port
 from tests.command_line import Command, next_event, run, running
 from tests.helpers import soon
@@ -196,6 +197,14 @@ async def test_look_at_a_beacon_that_controls_terminals(world: World) -> None:
 
     async with await asyncio.start_server(answer, "127.0.0.1", world.port):
         assert await world.look() == (0, "'a\\x1b[2J@x' sees 'b\\x07@x'\n", "")
+
+
+def test_row_that_controls_terminals(capsys: pytest.CaptureFixture[str]) -> None:
+    """What a peer has written into the tracker is shown without effect."""
+    time = "2030-01-01T00:00:00.000000Z"
+    row = {"node": "a\x1b[2J@x", "status": "on\x07", "last_change": time}
+    cli._print_text({"event": "node_update", **row})
+    assert capsys.readouterr().out == f"'a\\x1b[2J@x' 'on\\x07' {time}\n"
 
 
 async def test_progress(world: World) -> None:
