@@ -254,3 +254,13 @@ async def test_via_shows_nothing(make: Make, monkeypatch: pytest.MonkeyPatch) ->
         with pytest.raises(MirrorError, match=f"{R} has let {P} in, but does not offer the table"):
             await p.core_server.standing.enter(R)
         assert statuses(p) == {P: ONLINE}
+
+
+async def test_via_goes(make: Make, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A node that has let us in and has gone since is not looked for any more."""
+    monkeypatch.setattr(standing, "ENTER_TIME", 0.1 * UNIT)
+    async with make(P) as p:
+        p.core_server.standing.let_in(R)
+        await until(p, lambda: R in p.core_server.standing.peers())
+        await until(p, lambda: R not in p.core_server.standing.peers())
+        assert not p.core_server.standing._sharing._links
