@@ -346,12 +346,13 @@ def _print_text(event: dict[str, Any]) -> None:
 
 
 def _status_text(event: dict[str, Any]) -> str:
-    status = click.style(event["status"], fg="green" if event["status"] == ONLINE else "red")
-    return f"{event['node']} {status} {event['last_change']}"
+    color = "green" if event["status"] == ONLINE else "red"
+    status = click.style(_plain(event["status"]), fg=color)
+    return f"{_plain(event['node'])} {status} {event['last_change']}"
 
 
 def _plain(name: str) -> str:
-    """A name that a stranger has sent, without what would control the terminal."""
+    """A name that somebody has sent, without what would control the terminal."""
     return name if name.isprintable() else ascii(name)
 
 

@@ -11,8 +11,8 @@ import errno
 import logging
 import math
 import socket
-from collections.abc import Awaitable, Callable, Coroutine
-from typing import Final
+from collections.abc import Awaitable, Callable
+from typing import Any, Final
 
 from pybeethoven.cluster import seek_chat
 from pybeethoven.cluster.seek_chat import Message, SeekChatError
@@ -47,6 +47,9 @@ SAY_AGAIN: Final = 60.0
 """A warning that strangers can cause is logged once in so many seconds."""
 EXTRA_READS: Final = 64
 """A guest that sends so often when it has only to wait is taken to be gone."""
+MAX_LOOKED_AT: Final = 16 * seek_chat.MAX_SIZE
+"""So many bytes of a request are looked at, all of it each time when more has come: one in small
+pieces must not keep us busy."""
 
 Payload = str | list[str]
 
@@ -88,7 +91,7 @@ class BeaconServer(GenServer):
         self._again: asyncio.TimerHandle | None = None
         self._pause = OPEN_AGAIN[0]
         self._guests: set[asyncio.Task[None]] = set()
-        self._adding: dict[str, asyncio.Task[Payload]] = {}
+        self._adding: dict[str, asyncio.Task[Any]] = {}
         self._silent: dict[str, float] = {}
 
     async def init(self) -> None:
@@ -236,11 +239,12 @@ class BeaconServer(GenServer):
         if message.sender == self.node.name:
             return seek_chat.SELF
         if message.type == seek_chat.SEEKING:
-            return await _unless_gone(sock, self._let_in(message.sender))
+            return await self._let_in(message.sender, sock)
         return self._nodes() if message.type == seek_chat.WATCHING else seek_chat.ERROR
 
-    async def _let_in(self, name: str) -> Payload:
-        """Have a node added, if it can be reached; one that is being added already after that."""
+    async def _let_in(self, name: str, sock: socket.socket) -> Payload | None:
+        """Have a node added, if it can be reached; one that is being added already after that.
+        None if the guest goes before it is added."""
         try:
             split_name(name)
         except ConfigError:
@@ -252,10 +256,13 @@ class BeaconServer(GenServer):
         assert task is not None
         self._adding[name] = task
         try:
-            if not await self.node.ping(name):  # waits up to `CALL_TIMEOUT`, 5 seconds
+            # Up to `CALL_TIMEOUT`, 5 seconds, though the guest goes: so does the dial, and it must
+            # not have as many of them under way as the node can, each for another name.
+            if not await self.node.ping(name):
                 logger.info("%s asked to be let in, but can't be reached", name)
                 return seek_chat.JOIN_FAILED
-            await self._add_node(name)
+            if not await _unless_gone(sock, self._add_node(name)):
+                return None
         except BeethovenError as error:
             logger.warning("%s was not let in: %s", name, error)
             return seek_chat.ERROR
@@ -274,13 +281,16 @@ async def _receive(sock: socket.socket) -> Message | None:
     Raises `SeekChatError` for what is none, or not all of one, `OSError`.
     """
     loop = asyncio.get_running_loop()
-    data = b""
+    data, looked_at = b"", 0
     try:
         async with asyncio.timeout(REQUEST_TIME):
             while piece := await loop.sock_recv(sock, seek_chat.MAX_SIZE):
                 data += piece
                 if (message := seek_chat.decode(data)) is not None:
                     return message
+                looked_at += len(data)
+                if looked_at > MAX_LOOKED_AT:
+                    raise SeekChatError(f"{len(data)} bytes came in too small pieces")
     except TimeoutError:
         pass
     if data:
@@ -288,12 +298,15 @@ async def _receive(sock: socket.socket) -> Message | None:
     return None
 
 
-async def _unless_gone(sock: socket.socket, work: Coroutine[None, None, Payload]) -> Payload | None:
-    """What `work` gives; None, and it is cancelled, if the guest closes the connection before."""
-    working, going = asyncio.create_task(work), asyncio.create_task(_until_gone(sock))
+async def _unless_gone(sock: socket.socket, work: Awaitable[None]) -> bool:
+    """Do `work`; False, and it is cancelled, if the guest closes the connection before it is done.
+    Raises what it raises."""
+    working, going = asyncio.ensure_future(work), asyncio.create_task(_until_gone(sock))
     try:
         await asyncio.wait({working, going}, return_when=asyncio.FIRST_COMPLETED)
-        return working.result() if working.done() else None
+        if working.done():
+            working.result()
+        return working.done()
     finally:
         working.cancel()
         going.cancel()

@@ -279,7 +279,10 @@ class CoreServer(DistrServer, subscribe=True):
         """Take `{alert_me, follower}`."""
         match message:
             case tuple(("alert_me", (Pid() | tuple((Atom(), Atom()))) as follower)):
-                self._follow(follower)
+                try:
+                    self._follow(follower)
+                except ConfigError:
+                    logger.warning("the follower %s is on no node", brief(follower))
             case _:
                 logger.warning("CoreServer got an unknown cast")
 
@@ -361,7 +364,8 @@ class CoreServer(DistrServer, subscribe=True):
         return None
 
     def _process_row(self, row: TrackerRow) -> None:
-        if self.mirror.known or row.node != self.node.name:  # our own begins by our own clock
+        ours = row.node == self.node.name and not self.mirror.known  # it begins by our own clock
+        if not ours or row.last_change > self._clock.now():
             self._clock.hear(row.last_change)
         if row.status == ONLINE and row.node != self.node.name:
             self._online.add(row.node)

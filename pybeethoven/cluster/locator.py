@@ -22,6 +22,7 @@ from pybeethoven.cluster import seek_chat
 from pybeethoven.cluster.seek_chat import Message, SeekChatError
 from pybeethoven.errors import ConfigError, JoinError, brief
 from pybeethoven.net.listening import is_local
+from pybeethoven.net.names import split_name
 
 logger = logging.getLogger(__name__)
 
@@ -243,6 +244,7 @@ class Locator:
     ) -> str | None:
         try:
             reply = await self._ask(reader, writer, Message(self.name, seek_chat.SEEKING, "join"))
+            _check_sender(reply)
         except TimeoutError:
             self._refusals.append(_silence(host, self.port))
             return None
@@ -287,6 +289,13 @@ def _at_once() -> int:
     return AT_ONCE if soft == resource.RLIM_INFINITY else max(1, min(AT_ONCE, soft // 2))
 
 
+def _check_sender(reply: Message) -> None:
+    try:
+        split_name(reply.sender)
+    except ConfigError as error:
+        raise SeekChatError(f"it calls itself {brief(reply.sender)}, no node name") from error
+
+
 def _silence(host: str, port: int) -> JoinError:
     return JoinError(
         f"{host}:{port} took the connection but did not answer within {REPLY_TIMEOUT:g} seconds: "
@@ -305,4 +314,5 @@ def _refusal(name: str, host: str, reply: Message) -> JoinError:
     }
     answer = str(reply.payload)
     cause = causes.get(answer, "that is not an answer to a node that wants to join")
-    return JoinError(f"the beacon of {reply.sender} at {host} answered {answer!r}: {cause}", answer)
+    said = brief(reply.payload)
+    return JoinError(f"the beacon of {reply.sender} at {host} answered {said}: {cause}", answer)

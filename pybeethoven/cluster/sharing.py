@@ -27,7 +27,7 @@ from pybeethoven.cluster.tracker import (
     record,
     tracker_rows,
 )
-from pybeethoven.errors import NoConnection
+from pybeethoven.errors import ConfigError, NoConnection
 from pybeethoven.etf import Atom
 from pybeethoven.mnesia import WRITE, Change, Mirror, Row, Table
 from pybeethoven.otp import Node, Process
@@ -104,7 +104,7 @@ class Sharing:
             if lost:
                 await asyncio.sleep(random.uniform(*LOST_PAUSE))
             else:
-                with suppress(NoConnection):
+                with suppress(NoConnection, ConfigError):  # no name of a node that we could reach
                     await self.node.connect(name)
             await self._tracker.settle()
             if name not in self.node.nodes() and self._status(name) == ONLINE and self._shares:
@@ -147,7 +147,7 @@ class Sharing:
         if not is_tracker_row(row):
             return False
         ours = self._tracker.table.read(row[1])
-        return not ours or is_newer(row, ours[0])
+        return not ours or not is_tracker_row(ours[0]) or is_newer(row, ours[0])
 
     def _meet(self, peer: str) -> None:
         """A link has come up: take over what is newer there. But we, and those that share with us,

@@ -57,7 +57,8 @@ class Standing:
         self._sharing = Sharing(tracker, clock, lambda: tell(Word.LINKS))
         self._membership = Membership(self, seek, backoff)
         self._via: str | None = None
-        """The node of the beacon that has let us in, until it shows us the tracker."""
+        """The node of the beacon that has let us in, until it shows us the tracker, or has gone."""
+        self._let_in_at = 0.0
         self._entered = asyncio.Event()
         """Set while a BEAM shows us the tracker, or all who are online share it."""
         self._looked = seek is None
@@ -139,6 +140,7 @@ class Standing:
     def let_in(self, via: str) -> None:
         """Have the tracker mirrored from the node of the beacon that has let us in."""
         self._via = via
+        self._let_in_at = asyncio.get_running_loop().time()
         self.mirror.retry()
         self._tell(Word.LET_IN)
 
@@ -186,7 +188,8 @@ class Standing:
         """If no BEAM peer shows us the tracker, share it with the others, and see who is there."""
         if self.mirror.source is not None or not self.node.running:
             return
-        if self._via in self._sharing.linked:
+        late = asyncio.get_running_loop().time() > self._let_in_at + ENTER_TIME
+        if self._via in self._sharing.linked or (late and self._via not in self.node.nodes()):
             self._via = None
         online = set(self.others_online())
         # A connected node that is offline here may share, too: only others can't reach it.

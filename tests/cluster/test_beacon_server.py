@@ -352,6 +352,47 @@ async def test_large_request(beacon: BeaconServer, port: int) -> None:
     await guests_gone(beacon)
 
 
+async def test_request_in_small_pieces(beacon: BeaconServer, port: int) -> None:
+    """One that has to be looked at again and again is not read to its end."""
+    reader, writer = await asyncio.open_connection(HOST, port)
+    writer.write(b'{"a":[{}' + b",{}" * 20_000)
+    answering = asyncio.create_task(answer(reader))
+    sent = 0
+    while not answering.done() and sent < 1_000:
+        writer.write(b",{}")
+        sent += 1
+        await asyncio.sleep(0.001)
+    assert sent < 200
+    assert await answering in ("error", None)
+    writer.close()
+    await guests_gone(beacon)
+
+
+async def test_seekers_that_vanish(
+    beacon: BeaconServer, port: int, node: Node, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """One that goes while it is dialled is a guest until that is over: strangers can't have us dial
+    more nodes at once than there may be guests."""
+    reached = asyncio.Event()
+
+    async def ping(name: str) -> bool:
+        await reached.wait()
+        return False
+
+    monkeypatch.setattr(node, "ping", ping)
+    for number in range(MAX_GUESTS):
+        _, writer = await asyncio.open_connection(HOST, port)
+        writer.write(message(f"n{number}@127.0.0.9"))
+        while len(beacon._adding) == number:
+            await asyncio.sleep(0)
+        writer.close()
+    assert await ask(port) is None
+    assert len(beacon._adding) == MAX_GUESTS
+    reached.set()
+    await guests_gone(beacon)
+    assert await ask(port, message(kind="watching")) == NODES
+
+
 async def test_reply_that_is_not_taken(
     node: Node, port: int, cluster: Cluster, monkeypatch: pytest.MonkeyPatch
 ) -> None:

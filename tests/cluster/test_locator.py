@@ -228,6 +228,7 @@ async def test_losers_that_misbehave(answer: bytes | None, serve: Serve, locator
         (reply("joined", PY), False),
         (reply(["b@127.0.0.2"]), False),
         (reply("what"), False),
+        (reply("joined", "\x1b[31mno name"), False),
     ],
     ids=lambda first: repr(first)[:40],
 )

@@ -4,6 +4,7 @@ clusters, with BEAMs in them, are in tests/interop/test_python_first.py."""
 from __future__ import annotations
 
 import asyncio
+import logging
 from collections.abc import AsyncIterator, Callable
 from datetime import UTC, datetime, timedelta
 
@@ -11,6 +12,7 @@ import pytest
 
 from pybeethoven import Atom, Beethoven, MirrorError, NoConnection, Node
 from pybeethoven.cluster import standing
+from pybeethoven.cluster.distr_server import CORE_SERVER
 from pybeethoven.cluster.tracker import CORE_TRACKER, OFFLINE, ONLINE, record
 from pybeethoven.etf import Term
 from pybeethoven.testing import Epmd, free_port
@@ -126,6 +128,35 @@ async def test_what_is_no_row(pair: Pair, row: Term) -> None:
     assert statuses(p).keys() == {P, Q, S}
 
 
+async def test_row_in_place_of_none(pair: Pair) -> None:
+    """A row of the tracker takes the place of one that is none, however it is told; nobody ends."""
+    p, q = pair
+    p.core_server.mirror.write_local((CORE_TRACKER, Atom(R), b"online", {}))
+    q.core_server.mirror.write_local((CORE_TRACKER, Atom(R), OFFLINE, {}))
+    await until(p, lambda: statuses(p).get(R) == OFFLINE)
+    assert p.core_server.alive
+
+
+@pytest.mark.parametrize("name", ["nonsense", "r@host", ""])
+async def test_name_of_no_node(pair: Pair, name: str, caplog: pytest.LogCaptureFixture) -> None:
+    """What is told to be online and can't be the name of a node that we reach is marked offline."""
+    p, q = pair
+    p.core_server.standing.add_here(name)
+    for member in pair:
+        await until(member, lambda: statuses(q).get(name) == statuses(p).get(name) == OFFLINE)
+    assert not [r for r in caplog.records if r.levelno >= logging.ERROR]
+
+
+async def test_follower_on_no_node(make: Make, caplog: pytest.LogCaptureFixture) -> None:
+    """A follower that says that it is on what can't be a node is not followed."""
+    async with make(P) as p, Node(R, "cookie") as r:
+        before = p.core_server.pid
+        r.cast((CORE_SERVER, P), (Atom("alert_me"), (Atom("ear"), Atom("nonode"))))
+        assert await r.call((CORE_SERVER, P), Atom("get_mode")) == "standalone"
+        assert p.core_server.pid == before
+        assert "is on no node" in caplog.text
+
+
 async def test_unreachable(make: Make) -> None:
     """A node that can't be reached is not added; one that is told to be there and is not is marked
     offline."""
@@ -150,6 +181,17 @@ async def test_time_ahead(pair: Pair) -> None:
         await until(p, lambda: statuses(p)[R] == statuses(q)[R] == ONLINE)
 
 
+async def test_own_row_from_ahead(pair: Pair) -> None:
+    """A node that somebody has marked offline at itself, however far ahead, is online again for
+    all."""
+    p, q = pair
+    ahead = datetime.now(UTC) + timedelta(days=1)
+    async with Node(R, "cookie") as r:
+        await r.rpc(P, "mnesia", "dirty_write", [record(P, OFFLINE, ahead)])
+    await until(q, lambda: statuses(q) == {P: OFFLINE, Q: ONLINE})
+    await until(q, lambda: statuses(q) == statuses(p) == {P: ONLINE, Q: ONLINE})
+
+
 async def test_via_shows_nothing(make: Make, monkeypatch: pytest.MonkeyPatch) -> None:
     """A node that says it has let us in and shows no tracker is named in the error; it is tried no
     more, and nothing stays."""
@@ -158,3 +200,13 @@ async def test_via_shows_nothing(make: Make, monkeypatch: pytest.MonkeyPatch) ->
         with pytest.raises(MirrorError, match=f"{R} has let {P} in, but does not offer the table"):
             await p.core_server.standing.enter(R)
         assert statuses(p) == {P: ONLINE}
+
+
+async def test_via_goes(make: Make, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A node that has let us in and has gone since is not looked for any more."""
+    monkeypatch.setattr(standing, "ENTER_TIME", 0.1 * UNIT)
+    async with make(P) as p:
+        p.core_server.standing.let_in(R)
+        await until(p, lambda: R in p.core_server.standing.peers())
+        await until(p, lambda: R not in p.core_server.standing.peers())
+        assert not p.core_server.standing._sharing._links

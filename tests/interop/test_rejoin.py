@@ -167,7 +167,7 @@ def reply(payload: str, sender: str = A) -> bytes:
         (reply("error"), "answered 'error'"),
         (reply("self", PY), None),
         (reply("joined", "nobody@127.0.0.1"), None),
-        (reply("joined", "no name"), None),
+        (reply("joined", "no name"), "it calls itself 'no name', no node name"),
         (b"HTTP/1.1 400 Bad Request\r\n\r\n", "it is no JSON object"),
         (b"", "it closed the connection without a reply"),
         (None, "it does not answer"),
