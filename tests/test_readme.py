@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import inspect
 import os
 import re
 import shlex
@@ -13,7 +14,7 @@ from pathlib import Path
 
 import pytest
 
-from pybeethoven import Node
+from pybeethoven import Beethoven, Node
 from pybeethoven.testing import Peers, free_port
 from tests import command_line
 from tests.certificates import Authority
@@ -94,6 +95,15 @@ async def test_two_terminals(tmp_path: Path) -> None:
     assert without_times(second_printed) == without_times(second_shown)
 
 
+def test_elixir_settings() -> None:
+    """An Elixir node with these settings looks where a Python node is without any."""
+    settings = dict(re.findall(r'(\w+): "?([\d.]+)', examples("elixir")[0]))
+    ours = inspect.signature(Beethoven).parameters
+    net = f"{settings['cluster_net']}/{settings['cluster_net_mask']}"
+    assert net == ours["cluster_net"].default
+    assert int(settings["listener_port"]) == ours["listener_port"].default
+
+
 async def test_service(cluster: Peers) -> None:
     """The first example reports the cluster and each change; a BEAM can call its GenServer."""
     a = await cluster.start(A)
@@ -105,7 +115,7 @@ async def test_service(cluster: Peers) -> None:
         billing, update = sorted(await lines(process, 2))
         assert billing == f"billing: {B} online"
         assert update.startswith(f"update: {B} online 20")
-        for line in examples("elixir")[0].splitlines():
+        for line in examples("elixir")[1].splitlines():
             code, _, expected = line.partition(" # ")
             assert await a.eval(f"match?({expected or '_'}, {code})") is True, line
 
@@ -126,7 +136,7 @@ async def test_supervisor(cluster: Peers) -> None:
 async def test_shared_table(cluster: Peers) -> None:
     """The Elixir and the Python service of the example share a table, and hear of each write."""
     a = await cluster.start(A)
-    await a.eval(examples("elixir")[1])
+    await a.eval(examples("elixir")[2])
     await a.eval("{:ok, _} = KeyValue.start_link([])")
     async with running(cluster, "-c", examples("python")[4]) as process:
         own = "[(Atom('Elixir.KeyValueTable'), b'python', 1)]"
