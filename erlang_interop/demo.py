@@ -50,20 +50,21 @@ class Billing(GenServer):
             raise BeethovenError(f"the service heard {heard} in place of {(node, status)}")
 
 
-def member(peers: Peers) -> Beethoven:
-    """The Python node."""
+def member(peers: Peers, *, beacon: bool) -> Beethoven:
+    """The Python node; it can be a beacon when no other node of this host is."""
     return Beethoven(
         PY,
         cookie=peers.cookie,
         cluster_net=peers.cluster_net,
         listener_port=peers.listener_port,
+        beacon=beacon,
     )
 
 
 async def begin(peers: Peers, story: Story) -> tuple[BeamNode, BeamNode]:
     """A Python node begins the cluster, and two BEAM nodes join through it."""
     story.tell("a Python process finds no other node: the cluster begins with it")
-    async with member(peers) as beethoven:
+    async with member(peers, beacon=True) as beethoven:
         story.tell("starting two BEAM nodes, a and b, each with Mnesia and a Beethoven CoreServer")
         updates = beethoven.core_server.updates()
         a = await peers.start(A)
@@ -89,7 +90,7 @@ async def show(peers: Peers, story: Story) -> None:
     a, b = await begin(peers, story)
     story.tell("a Python process looks for their beacon")
     sought = time.perf_counter()
-    async with member(peers) as beethoven:
+    async with member(peers, beacon=False) as beethoven:
         joined = time.perf_counter() - sought
         story.tell(f"joined through {beethoven.via} after {1000 * joined:.0f} ms")
         story.tell(f"a's tracker: {await peers.await_tracker(a, {PY: 'online'})}")
