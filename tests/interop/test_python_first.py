@@ -8,6 +8,7 @@ import random
 import signal
 from collections.abc import AsyncIterator
 from functools import partial
+from itertools import permutations
 
 import pytest
 
@@ -207,12 +208,11 @@ async def test_process_is_frozen(cluster: Peers, member: Member) -> None:
 NAMES = {"p": P1, "q": P2, "a": A, "b": B}
 
 
-ONE_BY_ONE = ["p q a b", "p a q b", "p a b q", "a p q b", "a p b q", "a b p q"]
-OTHER_NAMES = [order.translate(str.maketrans("pqab", "qpba")) for order in ONE_BY_ONE]
+ONE_BY_ONE = [" ".join(order) for order in permutations("pqab")]
 AT_ONCE = ["pq ab", "pq a b", "a b pq", "pa qb", "p aqb", "a pqb", "a pq b", "p ab q", "pab q"]
 
 
-@pytest.mark.parametrize("order", [*ONE_BY_ONE, *OTHER_NAMES, *AT_ONCE])
+@pytest.mark.parametrize("order", [*ONE_BY_ONE, *AT_ONCE])
 async def test_order(crowd: Crowd, order: str) -> None:
     """Those of a word start at the same time, each word when all before it are up: it is one
     cluster in the end, and each follower has heard once of who came after it had begun.
