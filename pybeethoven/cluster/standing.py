@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable
+from contextlib import suppress
 from enum import Enum
 from typing import Final
 
@@ -24,6 +25,8 @@ from pybeethoven.otp import Node
 
 ENTER_TIME: Final = 5.0
 """Seconds that the node of the beacon that has let us in has to show us the tracker."""
+REST_TIME: Final = 1.0
+"""Seconds that all other nodes that are online have then to do so, or one of them to lead."""
 
 
 class Word(Enum):
@@ -59,6 +62,8 @@ class Standing:
         self._via: str | None = None
         """The node of the beacon that has let us in, until it shows us the tracker, or has gone."""
         self._let_in_at = 0.0
+        self._shown = asyncio.Event()
+        """Set while somebody shows us the tracker."""
         self._entered = asyncio.Event()
         """Set while a BEAM shows us the tracker, or all who are online share it."""
         self._looked = seek is None
@@ -102,17 +107,18 @@ class Standing:
 
     async def enter(self, via: str) -> None:
         """`let_in`, and wait until a BEAM shows us the tracker, or all nodes that are online share
-        it with us. Raises `MirrorError` when nobody does."""
+        it with us, or some do and the rest takes long. Raises `MirrorError` when nobody does."""
         self.let_in(via)
         try:
             async with asyncio.timeout(ENTER_TIME):
-                await self._entered.wait()
+                await self._shown.wait()
         except TimeoutError as error:
-            if self._sharing.linked:
-                return
             raise MirrorError(
                 f"{via} has let {self.node.name} in, but does not offer the table {CORE_TRACKER}"
             ) from error
+        with suppress(TimeoutError):
+            async with asyncio.timeout(REST_TIME):
+                await self._entered.wait()
 
     def looked_around(self) -> None:
         """There is no other cluster in the network, as of a moment when we could be found."""
@@ -180,6 +186,7 @@ class Standing:
     def process_attached(self) -> None:
         """A BEAM peer shows us the tracker."""
         self._via = None
+        self._shown.set()
         self._entered.set()
         self._sharing.share_with(())
         self._process_change()
@@ -196,10 +203,8 @@ class Standing:
         self._sharing.share_with(online.union(self.connected(), filter(None, [self._via])))
         for name in online.difference(self.node.nodes()):
             self.node.spawn(self._sharing.check, name, False)
-        if self._sharing.linked and online <= self._sharing.linked:
-            self._entered.set()
-        else:
-            self._entered.clear()
+        _set(self._shown, bool(self._sharing.linked))
+        _set(self._entered, bool(self._sharing.linked) and online <= self._sharing.linked)
         self._process_change()
 
     def process_online(self, name: Atom) -> None:
@@ -225,3 +230,10 @@ class Standing:
     def _process_change(self) -> None:
         self.admission.changed()
         self._membership.check()
+
+
+def _set(event: asyncio.Event, on: bool) -> None:
+    if on:
+        event.set()
+    else:
+        event.clear()

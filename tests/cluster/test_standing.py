@@ -192,6 +192,18 @@ async def test_own_row_from_ahead(pair: Pair) -> None:
     await until(q, lambda: statuses(q) == statuses(p) == {P: ONLINE, Q: ONLINE})
 
 
+async def test_one_shows_nothing(make: Make, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A member without a tracker does not keep others out."""
+    monkeypatch.setattr(standing, "ENTER_TIME", 1000.0)
+    monkeypatch.setattr(standing, "REST_TIME", 0.05 * UNIT)
+    async with make(P) as p, Node(R, "cookie"):
+        await p.core_server.new_node(R)
+        q = make(Q)
+        await soon(q.join())
+        assert statuses(q) == {P: ONLINE, Q: ONLINE, R: ONLINE}
+        await q.leave()
+
+
 async def test_via_shows_nothing(make: Make, monkeypatch: pytest.MonkeyPatch) -> None:
     """A node that says it has let us in and shows no tracker is named in the error; it is tried no
     more, and nothing stays."""
