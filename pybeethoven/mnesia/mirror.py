@@ -381,11 +381,6 @@ class Mirror(GenServer):
             self._tell(change)
         self._on_attached()
 
-    @property
-    def detached(self) -> bool:
-        """Whether there is no source, and none is being looked for just now."""
-        return self.source is None and self._settled.is_set()
-
     def _detach(self) -> None:
         self._lose_source(f"the peer that changed {self.table.name} has gone; no other has a copy")
         self._on_detached()
