@@ -8,8 +8,8 @@ from __future__ import annotations
 import socket
 import sys
 
-from pybeethoven.dist.flags import OFFERED
-from pybeethoven.dist.handshake import Handshake, Identity, State
+from pybeethoven.distribution.flags import OFFERED
+from pybeethoven.distribution.handshake import Handshake, Identity, State
 
 
 def connect(own: str, name: str, port: int, cookie: str) -> socket.socket:

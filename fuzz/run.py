@@ -22,7 +22,7 @@ def main(arguments: list[str]) -> None:
     """Run until the arguments say that it is enough; does not return."""
     name, directory, *flags = arguments
     Path(directory).mkdir(parents=True, exist_ok=True)
-    with atheris.instrument_imports(include=["pybeethoven.dist", "pybeethoven.etf"]):
+    with atheris.instrument_imports(include=["pybeethoven.distribution", "pybeethoven.etf"]):
         from fuzz import targets
     target: Callable[[bytes], None] = targets.TARGETS[name]
     findings = f"-artifact_prefix={directory}/"

@@ -28,9 +28,9 @@ from fuzz.targets import (
     PEER,
     UNNAMED,
 )
-from pybeethoven.dist import epmd as protocol
-from pybeethoven.dist.framing import TICK
-from pybeethoven.dist.handshake import (
+from pybeethoven.distribution import epmd as protocol
+from pybeethoven.distribution.framing import TICK
+from pybeethoven.distribution.handshake import (
     Completed,
     Handshake,
     Identity,
@@ -39,7 +39,7 @@ from pybeethoven.dist.handshake import (
     Status,
     StatusReceived,
 )
-from pybeethoven.dist.handshake_messages import build_status, parse_name
+from pybeethoven.distribution.handshake_messages import build_status, parse_name
 from pybeethoven.net import epmd
 from pybeethoven.testing import BeamNode, Peers
 

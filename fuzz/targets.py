@@ -11,10 +11,10 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator
 from typing import Final, TypeAlias
 
-from pybeethoven.dist import epmd_server
-from pybeethoven.dist.flags import OFFERED, Flag
-from pybeethoven.dist.framing import NOTHING, MessageReader
-from pybeethoven.dist.handshake import (
+from pybeethoven.distribution import epmd_server
+from pybeethoven.distribution.flags import OFFERED, Flag
+from pybeethoven.distribution.framing import NOTHING, MessageReader
+from pybeethoven.distribution.handshake import (
     Event,
     Handshake,
     Identity,

@@ -17,14 +17,17 @@ import pybeethoven
 ROOT = Path(pybeethoven.__file__).parent
 MODULES = sorted(path.relative_to(ROOT).as_posix() for path in ROOT.rglob("*.py"))
 
-LAYERS = ["errors", "etf", "dist", "net", "otp", "mnesia", "cluster", "__init__", "cli", "__main__"]
+LAYERS = [
+    *("errors", "etf", "distribution", "net", "otp", "mnesia", "cluster"),
+    *("__init__", "cli", "__main__"),
+]
 """From the ground up; a module imports from its own layer and those before it."""
 
 ALLOWED = {"testing": {"testing", "etf", "errors"}}
 """`testing` stands aside: it has BEAM nodes, for which no node of ours is needed."""
 
 PURE = [
-    *("errors", "etf", "dist", "cluster/seek_chat"),
+    *("errors", "etf", "distribution", "cluster/seek_chat"),
     *(f"mnesia/{name}" for name in ("events", "guards", "match_spec", "patterns", "table")),
 ]
 IMPURE = {
@@ -133,15 +136,15 @@ def test_pytest_is_needed_by_the_plugin_alone() -> None:
     ("module", "source", "count"),
     [
         ("etf/terms.py", "import pybeethoven.errors", 0),
-        ("etf/terms.py", "from pybeethoven.dist import flags", 1),
-        ("etf/terms.py", "from pybeethoven import dist", 1),
+        ("etf/terms.py", "from pybeethoven.distribution import flags", 1),
+        ("etf/terms.py", "from pybeethoven import distribution", 1),
         ("etf/terms.py", "from pybeethoven import Atom", 1),
         ("etf/terms.py", "import pybeethoven.cluster.tracker as t", 1),
         ("errors.py", "def f():\n    from pybeethoven.etf import Term", 1),
         ("net/epmd.py", "if TYPE_CHECKING:\n    from pybeethoven.otp import Node", 1),
         ("otp/node.py", "import asyncio, socket", 0),
-        ("dist/control.py", "import asyncio.streams, struct", 1),
-        ("dist/control.py", "from time import monotonic", 1),
+        ("distribution/control.py", "import asyncio.streams, struct", 1),
+        ("distribution/control.py", "from time import monotonic", 1),
         ("mnesia/events.py", "def f():\n    import random", 1),
         ("mnesia/mirror.py", "import random", 0),
         ("cluster/seek_chat.py", "from socket import socket", 1),

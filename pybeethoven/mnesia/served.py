@@ -11,7 +11,7 @@ from functools import partial
 from typing import Final
 from weakref import WeakSet
 
-from pybeethoven.dist import control
+from pybeethoven.distribution import control
 from pybeethoven.etf import Atom, Pid, Reference, Term
 from pybeethoven.mnesia.answers import Answers
 from pybeethoven.mnesia.events import Change, table_event

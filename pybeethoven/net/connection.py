@@ -11,9 +11,9 @@ import logging
 from datetime import UTC, datetime
 from typing import Protocol
 
-from pybeethoven.dist.flags import Flag
-from pybeethoven.dist.framing import MessageReader
-from pybeethoven.dist.handshake import (
+from pybeethoven.distribution.flags import Flag
+from pybeethoven.distribution.framing import MessageReader
+from pybeethoven.distribution.handshake import (
     AliveAnswered,
     Completed,
     Event,

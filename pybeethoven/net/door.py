@@ -8,7 +8,7 @@ import secrets
 import socket
 from collections.abc import Callable
 
-from pybeethoven.dist.epmd_server import MIN_CREATION
+from pybeethoven.distribution.epmd_server import MIN_CREATION
 from pybeethoven.errors import ConfigError
 from pybeethoven.net.listening import (
     is_address,

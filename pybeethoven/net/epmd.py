@@ -13,7 +13,7 @@ from contextlib import suppress
 from dataclasses import dataclass
 from typing import TypeVar
 
-from pybeethoven.dist import epmd as protocol
+from pybeethoven.distribution import epmd as protocol
 from pybeethoven.errors import ConfigError, EpmdError, EpmdUnreachable, NameTaken
 
 DEFAULT_PORT = 4369

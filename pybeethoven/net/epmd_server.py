@@ -14,7 +14,7 @@ import secrets
 import socket
 from collections.abc import Iterable
 
-from pybeethoven.dist.epmd_server import Registry, Session
+from pybeethoven.distribution.epmd_server import Registry, Session
 from pybeethoven.errors import ConfigError
 from pybeethoven.net.listening import (
     ANY,

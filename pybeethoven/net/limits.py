@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, fields
 from typing import Final
 
-from pybeethoven.dist.framing import MAX_MESSAGE_SIZE, MAX_UNFINISHED_SIZE
+from pybeethoven.distribution.framing import MAX_MESSAGE_SIZE, MAX_UNFINISHED_SIZE
 from pybeethoven.errors import ConfigError
 from pybeethoven.etf.decoder import MAX_DEPTH
 

@@ -15,9 +15,9 @@ from contextlib import AbstractAsyncContextManager, nullcontext
 from dataclasses import dataclass, field
 from typing import Protocol
 
-from pybeethoven.dist.flags import OFFERED, Flag
-from pybeethoven.dist.framing import NOTHING, encode_message
-from pybeethoven.dist.handshake import (
+from pybeethoven.distribution.flags import OFFERED, Flag
+from pybeethoven.distribution.framing import NOTHING, encode_message
+from pybeethoven.distribution.handshake import (
     LENGTH_SIZE,
     TLS_LENGTH_SIZE,
     Handshake,
@@ -254,7 +254,8 @@ class Network:
     ) -> None:
         """Send to `peer`, over a connection that is made first when there is none.
 
-        `sender`: the process that it is from, where `control` does not tell; see `dist.outgoing`.
+        `sender`: the process that it is from, where `control` does not tell (see
+        `distribution.outgoing`).
         Raises `EncodeError`, and if it is `refusable`, `Busy`. Never blocks; if the connection
         can't be made, or too much waits for it, the owner's `node_down` is called.
         """

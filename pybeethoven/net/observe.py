@@ -9,7 +9,7 @@ from datetime import UTC, datetime, timedelta
 from typing import Final, Literal, Self, TypeAlias
 from weakref import WeakSet
 
-from pybeethoven.dist.flags import Flag
+from pybeethoven.distribution.flags import Flag
 from pybeethoven.errors import UpdatesLost
 from pybeethoven.net.connection import Connection
 

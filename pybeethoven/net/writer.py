@@ -12,10 +12,10 @@ import asyncio
 from collections.abc import Callable
 from typing import Final
 
-from pybeethoven.dist.control import Control, sender_of
-from pybeethoven.dist.flags import Flag
-from pybeethoven.dist.framing import TICK, encode_frame
-from pybeethoven.dist.outgoing import FRAGMENT_SIZE, LargeMessage, Outbox, may_fragment
+from pybeethoven.distribution.control import Control, sender_of
+from pybeethoven.distribution.flags import Flag
+from pybeethoven.distribution.framing import TICK, encode_frame
+from pybeethoven.distribution.outgoing import FRAGMENT_SIZE, LargeMessage, Outbox, may_fragment
 from pybeethoven.errors import BeethovenError, Busy, NoConnection
 from pybeethoven.etf import Pid, Term
 

@@ -17,8 +17,8 @@ from contextlib import suppress
 from types import TracebackType
 from typing import Any, Final, Self, TypeAlias, overload
 
-from pybeethoven.dist import control
-from pybeethoven.dist.flags import Flag
+from pybeethoven.distribution import control
+from pybeethoven.distribution.flags import Flag
 from pybeethoven.errors import (
     BeethovenError,
     Busy,

@@ -11,7 +11,7 @@ import asyncio
 from collections.abc import Iterable
 from typing import TYPE_CHECKING
 
-from pybeethoven.dist import control
+from pybeethoven.distribution import control
 from pybeethoven.errors import (
     CallTimeout,
     ConfigError,

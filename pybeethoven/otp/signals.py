@@ -7,8 +7,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Final
 
-from pybeethoven.dist import control
-from pybeethoven.dist.control import Control, Op
+from pybeethoven.distribution import control
+from pybeethoven.distribution.control import Control, Op
 from pybeethoven.errors import BeethovenError, ProtocolError
 from pybeethoven.etf import Atom, Pid, Term
 from pybeethoven.otp import rpc, spawned

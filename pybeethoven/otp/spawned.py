@@ -9,7 +9,7 @@ from __future__ import annotations
 import logging
 from typing import TYPE_CHECKING, Final
 
-from pybeethoven.dist import control
+from pybeethoven.distribution import control
 from pybeethoven.errors import ProcessExit
 from pybeethoven.etf import Atom, Pid, Reference, Term
 from pybeethoven.otp.exports import EXIT, RETURN

@@ -10,8 +10,8 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from pybeethoven.dist import control
-from pybeethoven.dist.flags import Flag
+from pybeethoven.distribution import control
+from pybeethoven.distribution.flags import Flag
 from pybeethoven.etf import Atom, Pid, Reference, Term
 from pybeethoven.otp.process import EXIT, KILL, KILLED, NOCONNECTION, NOPROC, NORMAL, Process
 

@@ -11,17 +11,17 @@ from hypothesis import strategies as st
 
 from fuzz import corpus, targets
 from fuzz.targets import CHALLENGE, COOKIE, FLAGS, OWN
-from pybeethoven.dist.control import Signal
-from pybeethoven.dist.flags import Flag
-from pybeethoven.dist.framing import TICK, MessageReader, encode_message
-from pybeethoven.dist.handshake import Handshake, Identity, Status
+from pybeethoven.distribution.control import Signal
+from pybeethoven.distribution.flags import Flag
+from pybeethoven.distribution.framing import TICK, MessageReader, encode_message
+from pybeethoven.distribution.handshake import Handshake, Identity, Status
 from pybeethoven.errors import BeethovenError, DecodeError, ProtocolError, RemoteError
 from pybeethoven.etf import decode
 from pybeethoven.net.connection import Connection
 from pybeethoven.net.limits import Limits
 from pybeethoven.net.ticktime import TickTime
-from tests.dist.samples import PASS_THROUGH, WITH_HEADER, signals
-from tests.dist.test_framing import fragments
+from tests.distribution.samples import PASS_THROUGH, WITH_HEADER, signals
+from tests.distribution.test_framing import fragments
 from tests.fuzz.strategies import at_most, changed, cut
 
 HANDSHAKES = corpus.read("handshake")

@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from fuzz import corpus, targets
 from fuzz.targets import CHALLENGE, COOKIE, OWN, PEER
-from pybeethoven.dist.handshake import Handshake, State
+from pybeethoven.distribution.handshake import Handshake, State
 from pybeethoven.errors import HandshakeError
 from tests.fuzz.strategies import at_most, changed, cut
 

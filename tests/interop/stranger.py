@@ -16,10 +16,10 @@ from typing import Final
 
 from fuzz import corpus
 from fuzz.mutation import mutations
-from pybeethoven.dist import control
-from pybeethoven.dist.flags import OFFERED
-from pybeethoven.dist.framing import encode_message
-from pybeethoven.dist.handshake import Handshake, Identity, State
+from pybeethoven.distribution import control
+from pybeethoven.distribution.flags import OFFERED
+from pybeethoven.distribution.framing import encode_message
+from pybeethoven.distribution.handshake import Handshake, Identity, State
 from pybeethoven.etf import Atom, Pid
 
 SEED: Final = 4

@@ -13,7 +13,7 @@ from contextlib import asynccontextmanager, suppress
 
 import pytest
 
-from pybeethoven.dist.epmd_server import MIN_CREATION
+from pybeethoven.distribution.epmd_server import MIN_CREATION
 from pybeethoven.errors import ConfigError
 from pybeethoven.net import epmd_server
 from pybeethoven.net.epmd import look_up, register

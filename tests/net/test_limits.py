@@ -13,10 +13,10 @@ from typing import Any
 import pytest
 
 from pybeethoven import Atom, Busy, ConfigError, ConnectionEvent, Limits, Node, Pid, Process, Term
-from pybeethoven.dist import control as c
-from pybeethoven.dist.flags import OFFERED, Flag
-from pybeethoven.dist.framing import MessageReader, encode_message
-from pybeethoven.dist.handshake import Handshake, Identity
+from pybeethoven.distribution import control as c
+from pybeethoven.distribution.flags import OFFERED, Flag
+from pybeethoven.distribution.framing import MessageReader, encode_message
+from pybeethoven.distribution.handshake import Handshake, Identity
 from pybeethoven.errors import CallTimeout, NoConnection, UpdatesLost
 from pybeethoven.net.epmd import look_up
 from pybeethoven.net.observe import MAX_UNREAD, ConnectionEvents

@@ -14,8 +14,14 @@ from typing import Any
 import pytest
 
 from pybeethoven import Atom, ConfigError, GenServer, Node, Term
-from pybeethoven.dist.flags import OFFERED
-from pybeethoven.dist.handshake import Completed, Handshake, Identity, Status, StatusReceived
+from pybeethoven.distribution.flags import OFFERED
+from pybeethoven.distribution.handshake import (
+    Completed,
+    Handshake,
+    Identity,
+    Status,
+    StatusReceived,
+)
 from pybeethoven.errors import BeethovenError, NameTaken, NoConnection
 from pybeethoven.net import epmd as epmd_client
 from pybeethoven.net.epmd import Registration, look_up, register

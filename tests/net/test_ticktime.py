@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from pybeethoven import Atom, Node
-from pybeethoven.dist.framing import TICK
+from pybeethoven.distribution.framing import TICK
 from pybeethoven.errors import ConfigError, brief
 from pybeethoven.net import connection
 from pybeethoven.net.ticktime import TickTime

@@ -7,9 +7,9 @@ from typing import Any
 
 import pytest
 
-from pybeethoven.dist import control as c
-from pybeethoven.dist.flags import OFFERED
-from pybeethoven.dist.framing import TICK, MessageReader
+from pybeethoven.distribution import control as c
+from pybeethoven.distribution.flags import OFFERED
+from pybeethoven.distribution.framing import TICK, MessageReader
 from pybeethoven.errors import BeethovenError, Busy, EncodeError, NoConnection
 from pybeethoven.etf import Atom, Pid, Reference, Term
 from pybeethoven.net.writer import CHUNKS_PER_TURN, Writer

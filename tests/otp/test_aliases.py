@@ -7,8 +7,8 @@ import time
 import pytest
 
 from pybeethoven import Atom, Node, Pid, Reference, Term
-from pybeethoven.dist.control import Control, Op
-from pybeethoven.dist.flags import OFFERED, Flag
+from pybeethoven.distribution.control import Control, Op
+from pybeethoven.distribution.flags import OFFERED, Flag
 from pybeethoven.errors import NoConnection, ProtocolError
 from pybeethoven.etf import ImproperList
 from pybeethoven.otp.signals import Signals

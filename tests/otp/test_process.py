@@ -26,7 +26,7 @@ from pybeethoven import (
     Supervisor,
     Term,
 )
-from pybeethoven.dist.control import Op
+from pybeethoven.distribution.control import Op
 from pybeethoven.errors import NoProcess, ProcessExit, ProtocolError
 from pybeethoven.otp.node import STOP_TIME
 from pybeethoven.otp.signals import Signals

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from pybeethoven import Atom, ConfigError, ImproperList, Node, Pid, Process, Reference, Term
-from pybeethoven.dist.control import NOTHING, Control, Op
+from pybeethoven.distribution.control import NOTHING, Control, Op
 from pybeethoven.errors import (
     CallTimeout,
     ErlangError,

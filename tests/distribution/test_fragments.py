@@ -1,4 +1,4 @@
-"""Tests of `dist.fragments`."""
+"""Tests of `distribution.fragments`."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pybeethoven.dist.fragments import Reassembly
+from pybeethoven.distribution.fragments import Reassembly
 from pybeethoven.errors import ProtocolError
 
 MAX_MESSAGE = 1000

@@ -19,9 +19,9 @@ from collections.abc import Iterator
 from struct import Struct
 from typing import Final
 
-from pybeethoven.dist.control import NOTHING, Control, Nothing, check_control, strip_token
-from pybeethoven.dist.flags import Flag
-from pybeethoven.dist.fragments import Reassembly
+from pybeethoven.distribution.control import NOTHING, Control, Nothing, check_control, strip_token
+from pybeethoven.distribution.flags import Flag
+from pybeethoven.distribution.fragments import Reassembly
 from pybeethoven.errors import EncodeError, ProtocolError
 from pybeethoven.etf import Term, decode_term, encode_into
 from pybeethoven.etf.decoder import MAX_DEPTH

@@ -37,9 +37,9 @@ from enum import Enum, StrEnum
 from hmac import compare_digest
 from typing import Final, NoReturn, TypeAlias
 
-from pybeethoven.dist import handshake_messages as messages
-from pybeethoven.dist.flags import REQUIRED, Flag, missing_flags
-from pybeethoven.dist.handshake_messages import Identity
+from pybeethoven.distribution import handshake_messages as messages
+from pybeethoven.distribution.flags import REQUIRED, Flag, missing_flags
+from pybeethoven.distribution.handshake_messages import Identity
 from pybeethoven.errors import HandshakeError
 
 __all__ = [

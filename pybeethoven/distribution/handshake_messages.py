@@ -22,7 +22,7 @@ from dataclasses import dataclass
 from struct import Struct
 from typing import Any, Final
 
-from pybeethoven.dist.flags import Flag, expand_digest
+from pybeethoven.distribution.flags import Flag, expand_digest
 from pybeethoven.errors import HandshakeError
 
 MAX_NAME_SIZE: Final = 255 * 4

@@ -1,10 +1,10 @@
-"""Tests of `dist.flags`."""
+"""Tests of `distribution.flags`."""
 
 from __future__ import annotations
 
 import pytest
 
-from pybeethoven.dist.flags import OFFERED, REQUIRED, Flag, expand_digest, missing_flags
+from pybeethoven.distribution.flags import OFFERED, REQUIRED, Flag, expand_digest, missing_flags
 
 
 def test_offered_flags_are_those_recommended() -> None:

@@ -1,4 +1,4 @@
-"""Tests of `dist.control`."""
+"""Tests of `distribution.control`."""
 
 from __future__ import annotations
 
@@ -8,12 +8,19 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pybeethoven.dist import control as c
-from pybeethoven.dist.control import NOTHING, Control, Op, Signal, check_control, strip_token
-from pybeethoven.dist.flags import OFFERED, Flag
+from pybeethoven.distribution import control as c
+from pybeethoven.distribution.control import (
+    NOTHING,
+    Control,
+    Op,
+    Signal,
+    check_control,
+    strip_token,
+)
+from pybeethoven.distribution.flags import OFFERED, Flag
 from pybeethoven.errors import ProtocolError
 from pybeethoven.etf import Atom, ImproperList
-from tests.dist.samples import MFA, NAME, OURS, REF, THEIRS, TOKEN, payloads
+from tests.distribution.samples import MFA, NAME, OURS, REF, THEIRS, TOKEN, payloads
 
 EMPTY = Atom("")
 REASON = (Atom("shutdown"), 1)

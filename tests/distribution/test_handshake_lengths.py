@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from pybeethoven.dist.flags import OFFERED
-from pybeethoven.dist.handshake import (
+from pybeethoven.distribution.flags import OFFERED
+from pybeethoven.distribution.handshake import (
     LENGTH_SIZE,
     TLS_LENGTH_SIZE,
     Completed,

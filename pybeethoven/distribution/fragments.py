@@ -79,8 +79,7 @@ class Reassembly:
             raise ProtocolError(f"fragment {fragment} came in place of {sequence.awaited}")
         if len(sequence.data) + len(data) > self._max_message_size:
             raise ProtocolError(
-                f"a fragmented message exceeds {self._max_message_size} bytes "
-                "(Limits.message_size)"
+                f"a fragmented message exceeds {self._max_message_size} bytes (Limits.message_size)"
             )
         self._charge(len(data))
         sequence.data += data

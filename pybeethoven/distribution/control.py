@@ -14,7 +14,7 @@ from collections.abc import Callable
 from enum import Enum, IntEnum
 from typing import Final, NamedTuple, TypeAlias
 
-from pybeethoven.dist.flags import Flag
+from pybeethoven.distribution.flags import Flag
 from pybeethoven.errors import ProtocolError
 from pybeethoven.etf.terms import Atom, Pid, Reference, Term
 

@@ -17,8 +17,8 @@ from collections.abc import Hashable
 from struct import Struct
 from typing import Final
 
-from pybeethoven.dist.flags import Flag
-from pybeethoven.dist.framing import HEADED_SIZE
+from pybeethoven.distribution.flags import Flag
+from pybeethoven.distribution.framing import HEADED_SIZE
 
 FRAGMENT_SIZE: Final = 64 * 1024
 """Bytes of payload in a fragment, as a BEAM has it. A longer message is fragmented."""

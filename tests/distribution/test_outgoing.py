@@ -1,4 +1,4 @@
-"""Tests of `dist.outgoing`: what is put in comes out at a reader, each sender's in its order."""
+"""Tests of `distribution.outgoing`: all that is put in comes out, in the order of each sender."""
 
 from __future__ import annotations
 
@@ -8,13 +8,13 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pybeethoven.dist import control as c
-from pybeethoven.dist.control import Op, Signal, sender_of
-from pybeethoven.dist.flags import OFFERED, Flag
-from pybeethoven.dist.framing import MessageReader, encode_frame
-from pybeethoven.dist.outgoing import FRAGMENT_SIZE, LargeMessage, Outbox, may_fragment
+from pybeethoven.distribution import control as c
+from pybeethoven.distribution.control import Op, Signal, sender_of
+from pybeethoven.distribution.flags import OFFERED, Flag
+from pybeethoven.distribution.framing import MessageReader, encode_frame
+from pybeethoven.distribution.outgoing import FRAGMENT_SIZE, LargeMessage, Outbox, may_fragment
 from pybeethoven.etf import Atom, Pid
-from tests.dist.samples import OURS, REF, THEIRS
+from tests.distribution.samples import OURS, REF, THEIRS
 
 SENDERS = [Pid(OURS.node, number, 0, 1) for number in range(1, 4)]
 

@@ -1,4 +1,4 @@
-"""Tests of `dist.handshake`: each role against bytes written out here, and against the other."""
+"""Tests of `distribution.handshake`: each role against bytes, and against the other role."""
 
 from __future__ import annotations
 
@@ -11,8 +11,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pybeethoven.dist.flags import OFFERED, REQUIRED, Flag
-from pybeethoven.dist.handshake import (
+from pybeethoven.distribution.flags import OFFERED, REQUIRED, Flag
+from pybeethoven.distribution.handshake import (
     AliveAnswered,
     Completed,
     Event,

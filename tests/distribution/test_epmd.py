@@ -1,4 +1,4 @@
-"""Tests of `dist.epmd`."""
+"""Tests of `distribution.epmd`."""
 
 from __future__ import annotations
 
@@ -9,8 +9,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pybeethoven.dist import epmd
-from pybeethoven.dist.epmd import NOT_REGISTERED, Alive2Response, Port2Response
+from pybeethoven.distribution import epmd
+from pybeethoven.distribution.epmd import NOT_REGISTERED, Alive2Response, Port2Response
 from pybeethoven.errors import EpmdError
 
 Parser = Callable[[bytes], Any]
@@ -72,9 +72,7 @@ def test_answer_out_of_form_is_an_error(parse: Parser, data: bytes, text: str) -
 
 
 @given(
-    st.sampled_from(
-        [epmd.parse_alive2_response, epmd.parse_port2_response]
-    ),
+    st.sampled_from([epmd.parse_alive2_response, epmd.parse_port2_response]),
     st.sampled_from([b"", b"v", b"y", b"w", b"w\0", PORT2]),
     st.binary(max_size=50),
 )

@@ -7,7 +7,7 @@
       KILL_REQ          107               "NO"
 
 One connection makes one request. After its answer, or at once if it was none of these, it is
-closed; a registration alone keeps it, and ends with it. `dist.epmd` has the form of the messages.
+closed; a registration alone keeps it, and ends with it. The messages are in `distribution.epmd`.
 
 What differs from OTP's `epmd`: a name is refused if it is empty, or has a space or what can't be
 printed, for such a name could pass for a line of another in the list of names; a connection whose

@@ -1,4 +1,4 @@
-"""Tests of `dist.framing`."""
+"""Tests of `distribution.framing`."""
 
 from __future__ import annotations
 
@@ -10,14 +10,14 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pybeethoven.dist import control as c
-from pybeethoven.dist import framing
-from pybeethoven.dist.control import Signal
-from pybeethoven.dist.flags import Flag
-from pybeethoven.dist.framing import NOTHING, TICK, MessageReader, encode_message
+from pybeethoven.distribution import control as c
+from pybeethoven.distribution import framing
+from pybeethoven.distribution.control import Signal
+from pybeethoven.distribution.flags import Flag
+from pybeethoven.distribution.framing import NOTHING, TICK, MessageReader, encode_message
 from pybeethoven.errors import DecodeError, EncodeError, ProtocolError, RemoteError
 from pybeethoven.etf import Term, decode_term, encode, encode_into
-from tests.dist.samples import (
+from tests.distribution.samples import (
     NAME,
     OURS,
     PASS_THROUGH,

@@ -1,4 +1,4 @@
-"""Tests of `dist.epmd_server`; that it answers as OTP's does is in tests/net/test_epmd_server.py."""
+"""Tests of `distribution.epmd_server`; tests/net/test_epmd_server.py compares it with OTP's."""
 
 from __future__ import annotations
 
@@ -8,10 +8,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pybeethoven.dist import epmd as client
-from pybeethoven.dist import epmd_server as server
-from pybeethoven.dist.epmd import NOT_REGISTERED, Alive2Response, Port2Response
-from pybeethoven.dist.epmd_server import Registry, Session
+from pybeethoven.distribution import epmd as client
+from pybeethoven.distribution import epmd_server as server
+from pybeethoven.distribution.epmd import NOT_REGISTERED, Alive2Response, Port2Response
+from pybeethoven.distribution.epmd_server import Registry, Session
 from tests import epmd_requests as requests
 
 PORT = 4369

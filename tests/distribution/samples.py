@@ -1,4 +1,4 @@
-"""Terms that the tests of `dist` share."""
+"""Terms that the tests of `distribution` share."""
 
 from __future__ import annotations
 
@@ -6,8 +6,8 @@ from typing import Any
 
 from hypothesis import strategies as st
 
-from pybeethoven.dist import control as c
-from pybeethoven.dist.flags import OFFERED, Flag
+from pybeethoven.distribution import control as c
+from pybeethoven.distribution.flags import OFFERED, Flag
 from pybeethoven.etf import Atom, Pid, Reference
 
 OURS = Pid(Atom("py@h"), 1, 0, 7)
