@@ -15,13 +15,18 @@ GET_BEAM := ( \
 	fi; \
 	echo "BEAM nodes need Erlang and Elixir. As root: apt-get install $(PACKAGES)" >&2; exit 1 )
 PYTEST_ARGS ?=
+# Tests wait more than they compute.
+WORKERS ?= $(shell expr 2 '*' $$(nproc))
+PYTEST = $(BIN)/pytest -n $(WORKERS) $(PYTEST_ARGS)
+# Hundreds of BEAMs are started: with one scheduler each they take a fifth less of the processors.
+SMALL_BEAMS := ERL_AFLAGS="+S 1 +SDcpu 1 +SDio 1 +sbwt none +sbwtdcpu none +sbwtdio none"
 FUZZ_TARGETS ?= decoder framing handshake epmd
 # For each target; 0 is for ever.
 FUZZ_SECONDS ?= 60
 SUITES ?= bookworm trixie sid
 SOAK_MINUTES ?= 30
 
-.PHONY: demo test lint fuzz bench soak interop-matrix beam clean
+.PHONY: demo quick test full lint fuzz bench soak interop-matrix beam clean
 
 demo: .venv/installed
 	@echo "A cluster of Python nodes"
@@ -29,8 +34,19 @@ demo: .venv/installed
 	@if $(GET_BEAM); then \
 		echo "A cluster of Python and BEAM nodes"; $(BIN)/python -m erlang_interop.demo; fi
 
+# What needs no BEAM.
+quick: .venv/installed lint
+	$(PYTEST) -m "not beam and not slow"
+
 test: .venv/installed beam lint
-	$(BIN)/pytest $(PYTEST_ARGS)
+	$(SMALL_BEAMS) $(PYTEST) -m "not slow"
+
+# The whole suite, with what takes long by nature, and how much of the code it covers.
+full: .venv/installed beam
+	rm -f .cache/coverage*
+	$(BIN)/coverage run -m pytest -n $(WORKERS) --model-seconds 300 $(PYTEST_ARGS)
+	$(BIN)/coverage combine --quiet
+	$(BIN)/coverage report
 
 lint: .venv/installed
 	$(BIN)/ruff check

@@ -5,6 +5,10 @@ from __future__ import annotations
 import asyncio
 import gc
 import inspect
+import os
+import secrets
+import shutil
+import signal
 from collections.abc import AsyncIterator, Generator
 from pathlib import Path
 from typing import Any
@@ -14,6 +18,9 @@ import pytest
 from pybeethoven.testing import Epmd, Peers
 
 pytest_plugins = ["pybeethoven.testing.plugin"]
+
+RANDOM_BACKOFF = (5, 10)
+"""Milliseconds between two rounds in which a peer looks for a beacon, in place of 150 to 300."""
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
@@ -25,19 +32,50 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 
 
 def pytest_configure(config: pytest.Config) -> None:
-    """Declare the markers."""
-    config.addinivalue_line(
-        "markers", "stand_in: needs the stand-in; skipped when --beethoven-ebin is given"
-    )
+    """Declare the markers, choose the seed of this run, and don't pass on ignored signals."""
+    for line in (
+        "stand_in: needs the stand-in; skipped when --beethoven-ebin is given",
+        "beam: needs Erlang; set by itself where a fixture does; left out by `make quick`",
+        "slow: takes long by nature; left out by `make quick` and `make test`",
+    ):
+        config.addinivalue_line("markers", line)
+    # The workers of pytest-xdist inherit it: all of a run use the same one.
+    os.environ.setdefault("PYBEETHOVEN_SEED", str(secrets.randbits(32)))
+    _ignore_without_passing_on(signal.SIGINT, signal.SIGHUP, everywhere=_is_worker(config))
+
+
+def _is_worker(config: pytest.Config) -> bool:
+    return hasattr(config, "workerinput")
+
+
+def _ignore_without_passing_on(*numbers: signal.Signals, everywhere: bool) -> None:
+    """Handle the signals that are ignored, as under `nohup`, by a function that does nothing.
+
+    A process inherits what its parent ignores, but not what its parent handles. A worker ignores
+    them `everywhere`: it ends with the process that started it.
+    """
+    for number in numbers:
+        if everywhere or signal.getsignal(number) is signal.SIG_IGN:
+            signal.signal(number, lambda *_: None)
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
     """Skip what Beethoven itself does not do; watch the loop in each coroutine test."""
+    needs_erlang = {"erl"} if shutil.which("epmd") else {"erl", "epmd"}
     for item in items:
         if config.getoption("--beethoven-ebin") and item.get_closest_marker("stand_in"):
             item.add_marker(pytest.mark.skip(reason="Beethoven 0.3.9 does not do this"))
-        if isinstance(item, pytest.Function) and inspect.iscoroutinefunction(item.obj):
-            item.fixturenames.insert(0, "quiet_loop")
+        if isinstance(item, pytest.Function):
+            if not needs_erlang.isdisjoint(item.fixturenames):
+                item.add_marker("beam")
+            if inspect.iscoroutinefunction(item.obj):
+                item.fixturenames.insert(0, "quiet_loop")
+
+
+def pytest_collection_finish() -> None:
+    """Spare the garbage collections of `quiet_loop` the thousands of tests that were collected."""
+    gc.collect()
+    gc.freeze()
 
 
 @pytest.hookimpl(wrapper=True)
@@ -48,6 +86,16 @@ def pytest_runtest_makereport() -> Generator[None, pytest.TestReport, pytest.Tes
         (title, text.encode(errors="backslashreplace").decode()) for title, text in report.sections
     ]
     return report
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+    """Print what tests have recorded with `record_property`, and the seed to repeat the run."""
+    for outcome in ("passed", "failed"):
+        for report in terminalreporter.getreports(outcome):
+            for name, value in report.user_properties:
+                terminalreporter.write_line(f"{report.nodeid}: {name}: {value}")
+    seed = os.environ["PYBEETHOVEN_SEED"]
+    terminalreporter.write_line(f"random terms and match specs: PYBEETHOVEN_SEED={seed}")
 
 
 @pytest.fixture
@@ -79,5 +127,6 @@ async def peers(
         elixir_lib=elixir_lib,
         ebin=peer_ebin,
         beethoven_ebin=pytestconfig.getoption("--beethoven-ebin"),
+        random_backoff=RANDOM_BACKOFF,
     ) as peers:
         yield peers

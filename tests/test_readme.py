@@ -190,6 +190,7 @@ async def test_tls(cluster: Peers, tmp_path: Path) -> None:
         assert await lines(process, 1) == ["True"]
 
 
+@pytest.mark.beam
 async def test_service_under_test(tmp_path: Path) -> None:
     """The example of a test passes, in a project that has nothing but it."""
     for name in ("conftest.py", "test_billing.py"):

@@ -37,6 +37,8 @@ SOURCES = Path(__file__).parent / "elixir"
 RESTARTS = 3
 SHELL, BEETHOVEN = "shell", "beethoven"
 """The directories of what every node has, and of what is left out for a compiled Beethoven."""
+COMPILED = Path(BEETHOVEN) / "beethoven.app"
+"""The last file that `compile_peer` writes."""
 
 _READY = """
 ControlShell.until(fn ->
@@ -247,7 +249,7 @@ def compile_peer(erl: str, elixir_lib: Path | str, out: Path) -> None:
         if not found:
             raise BeamError(f"no Elixir sources in {sources}")
         compile_elixir(found, out / directory, erl=erl, elixir_lib=elixir_lib)
-    shutil.copy(SOURCES / BEETHOVEN / "beethoven.app", out / BEETHOVEN)
+    shutil.copy(SOURCES / COMPILED, out / COMPILED)
 
 
 def atom(name: str) -> str:

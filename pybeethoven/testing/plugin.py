@@ -10,6 +10,8 @@ pays nothing for it. This is the only module of pybeethoven that imports pytest.
 
 from __future__ import annotations
 
+import fcntl
+import os
 import shutil
 from collections.abc import AsyncIterator
 from pathlib import Path
@@ -21,7 +23,7 @@ import pytest_asyncio
 from pybeethoven.testing.cluster import Cluster
 from pybeethoven.testing.common import BeamError
 from pybeethoven.testing.compiler import find_elixir_lib
-from pybeethoven.testing.peers import compile_peer
+from pybeethoven.testing.peers import COMPILED, compile_peer
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
@@ -62,9 +64,18 @@ def elixir_lib(pytestconfig: pytest.Config) -> Path:
 
 @pytest.fixture(scope="session")
 def peer_ebin(erl: str, elixir_lib: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The compiled stand-in and control shell, each in a directory of its own."""
-    out = tmp_path_factory.mktemp("peer_ebin")
-    compile_peer(erl, elixir_lib, out)
+    """The compiled stand-in and control shell, each in a directory of its own.
+
+    The workers of pytest-xdist share them: the first one compiles.
+    """
+    shared = tmp_path_factory.getbasetemp()
+    if "PYTEST_XDIST_WORKER" in os.environ:
+        shared = shared.parent
+    out = shared / "peer_ebin"
+    with (shared / "peer_ebin.lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        if not (out / COMPILED).exists():
+            compile_peer(erl, elixir_lib, out)
     return out
 
 

@@ -57,7 +57,7 @@ def seek(prefix: int, descriptors: int) -> Any:
     [
         (24, 1024, 1.0, 254, 0),
         (24, 100, 3.0, 50, 250),
-        (16, 1024, 60.0, 512, 65024),
+        pytest.param(16, 1024, 60.0, 512, 65024, marks=pytest.mark.slow),
     ],
 )
 def test_last_host(prefix: int, descriptors: int, seconds: float, sockets: int, asked: int) -> None:

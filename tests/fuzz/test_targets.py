@@ -31,6 +31,7 @@ def test_mutations_have_no_finding(target: str) -> None:
         targets.TARGETS[target](data)
 
 
+@pytest.mark.slow
 @each_target
 def test_short_run_has_no_finding(target: str, tmp_path: Path) -> None:
     """As many inputs as `RUNS` says, chosen by coverage, pass."""

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import os
-import secrets
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from typing import Any
@@ -21,23 +20,11 @@ Member = Callable[..., Beethoven]
 WholeAgain = Callable[[float], AbstractAsyncContextManager[None]]
 """`async with whole_again(limit)`: what is in it takes up to `limit` seconds, which are printed."""
 
-MEASURED: list[str] = []
-"""How long each fault has lasted."""
-
-SEED = int(os.environ.get("PYBEETHOVEN_SEED") or secrets.randbits(32))
-
-
-def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
-    """Print the seed in any case, so that each run can be repeated; and how long faults lasted."""
-    for line in MEASURED:
-        terminalreporter.write_line(line)
-    terminalreporter.write_line(f"random terms and match specs: PYBEETHOVEN_SEED={SEED}")
-
 
 @pytest.fixture(scope="session")
 def seed() -> int:
     """What all that is random in the differential tests starts from."""
-    return SEED
+    return int(os.environ["PYBEETHOVEN_SEED"])
 
 
 @pytest.fixture(scope="session")
@@ -81,7 +68,7 @@ async def node(cluster: Peers) -> AsyncIterator[Node]:
 
 
 @pytest.fixture
-def whole_again(request: pytest.FixtureRequest) -> WholeAgain:
+def whole_again(record_property: Callable[[str, object], None]) -> WholeAgain:
     """Bounds and prints the time that it takes to be whole again after a fault."""
 
     @asynccontextmanager
@@ -91,6 +78,6 @@ def whole_again(request: pytest.FixtureRequest) -> WholeAgain:
         async with asyncio.timeout(limit):
             yield
         passed = loop.time() - began
-        MEASURED.append(f"{request.node.name}: whole after {passed:.3f} s, at most {limit:g} s")
+        record_property("whole after", f"{passed:.3f} s, at most {limit:g} s")
 
     return measure

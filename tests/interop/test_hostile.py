@@ -175,6 +175,7 @@ async def warm_up(strangers: Strangers, node: Node) -> None:
 
 
 @pytest.mark.usefixtures("many_files", "errors_only")
+@pytest.mark.slow
 async def test_strangers_and_floods_do_no_harm(
     cluster: Peers, node: Node, caplog: pytest.LogCaptureFixture
 ) -> None:

@@ -9,8 +9,6 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 
-import pytest
-
 from pybeethoven.testing import Cluster
 from tests.model.leftovers import Leftovers
 from tests.model.steps import Round, to_text
@@ -82,6 +80,9 @@ class Check:
                 self.slowest = max(self.slowest, world.slowest)
                 await world.leave()
 
-
-CHECK = pytest.StashKey[Check]()
-"""What is told at the end of the session."""
+    def __str__(self) -> str:
+        """What was played, so that it can be repeated."""
+        return (
+            f"{len(self.sequences)} sequences, {self.rounds} rounds of faults, "
+            f"well again after {self.slowest:.1f} s at most; --model-seed {self.sequences}"
+        )

@@ -10,12 +10,13 @@ from __future__ import annotations
 
 import secrets
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
 from pybeethoven.testing import Cluster
-from tests.model.check import CHECK, Check
+from tests.model.check import Check
 from tests.model.steps import State, from_text, random_rounds, to_text
 from tests.model.world import View, outsiders_of
 
@@ -49,6 +50,7 @@ def test_outsiders() -> None:
     assert outsiders_of({}) == []
 
 
+@pytest.mark.slow
 @pytest.mark.stand_in
 async def test_model(
     erl: str,
@@ -56,6 +58,7 @@ async def test_model(
     peer_ebin: Path,
     pytestconfig: pytest.Config,
     monkeypatch: pytest.MonkeyPatch,
+    record_property: Callable[[str, object], None],
 ) -> None:
     """Random sequences for `--model-seconds`, or the one that is given."""
 
@@ -66,10 +69,17 @@ async def test_model(
         return cluster
 
     check = Check(make_cluster)
-    pytestconfig.stash[CHECK] = check
-    until = time.monotonic() + pytestconfig.getoption("--model-seconds")
-    first = pytestconfig.getoption("--model-seed")
-    if text := pytestconfig.getoption("--model-steps"):
+    try:
+        await play(check, pytestconfig)
+    finally:
+        record_property("model check", str(check))
+
+
+async def play(check: Check, config: pytest.Config) -> None:
+    """Play what the options of pytest say."""
+    until = time.monotonic() + config.getoption("--model-seconds")
+    first = config.getoption("--model-seed")
+    if text := config.getoption("--model-steps"):
         await check.run(0, from_text(text), float("inf"))
     elif first is not None:
         await check.run(first, random_rounds(first, ROUNDS), float("inf"))
