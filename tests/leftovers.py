@@ -1,4 +1,4 @@
-"""What a process has: to see that a sequence leaves none of it behind."""
+"""The sockets, child processes and tasks of this process, to show that none is left behind."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ def _children() -> set[int]:
 
 
 class Leftovers:
-    """What there is at first; `gone` compares."""
+    """What this process has at first; `gone` waits until it has no more."""
 
     def __init__(self) -> None:
         self._before = self._now()

@@ -7,7 +7,7 @@ from datetime import UTC, datetime
 
 import pytest
 
-from pybeethoven import Atom, Beethoven, ConfigError, GenServer, JoinError, NotReady, Pid, Term
+from pybeethoven import Atom, Beethoven, ConfigError, GenServer, JoinError, Pid, Term
 from pybeethoven.errors import NameTaken
 from pybeethoven.testing import Peers
 from tests.helpers import Recorder, atoms, node_update, soon
@@ -354,41 +354,6 @@ async def test_leave_by_a_process_of_the_node(cluster: Peers, member: Member) ->
     assert py.node.nodes() == []
     async with member():
         await cluster.await_tracker(a, {PY: ONLINE})
-
-
-async def test_leave_amid_join(cluster: Peers, member: Member) -> None:
-    """A leave at any point of a join ends it: the name is free, and it may join again."""
-    a = await cluster.start(A)
-    py = member()
-    for turns in range(1, 90, 3):
-        join = asyncio.create_task(py.join())
-        for _ in range(turns):
-            await asyncio.sleep(0)
-        await soon(py.leave())
-        (error,) = await asyncio.gather(join, return_exceptions=True)
-        assert error is None or isinstance(error, NotReady)
-        assert not py.node.running
-    async with py:
-        assert await py.core_server.get_mode() == "clustered"
-        with pytest.raises(ConfigError, match="has joined already"):
-            await py.join()
-    await cluster.await_tracker(a, {PY: OFFLINE})
-
-
-async def test_cancelled_join_leaves_nothing(cluster: Peers, member: Member) -> None:
-    """A join that is cancelled at any point frees the name and the sockets."""
-    await cluster.start(A)
-    for turns in range(0, 60, 3):
-        py = member()
-        join = asyncio.create_task(py.join())
-        for _ in range(turns):
-            await asyncio.sleep(0)
-        join.cancel()
-        await asyncio.gather(join, return_exceptions=True)
-        if not join.cancelled():
-            await py.leave()
-    async with member() as py:
-        assert py.via == A
 
 
 def test_host_that_is_not_ours() -> None:

@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from pybeethoven.testing import Cluster
-from tests.model.leftovers import Leftovers
+from tests.leftovers import Leftovers
 from tests.model.steps import Round, to_text
 from tests.model.world import World
 
