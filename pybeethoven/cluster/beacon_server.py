@@ -43,6 +43,9 @@ OPEN_AGAIN: Final = (0.01, 10.0)
 """The first and the longest pause between two tries to have the port, in seconds; each is twice the
 one before. One try when a node has gone is not enough: of one that was killed the connections often
 end a moment before its port is free."""
+FREED_AFTER: Final = 0.1
+"""Time in which the port of a killed process becomes free, in seconds. Until then the port is in
+use, but connections to it are refused."""
 SAY_AGAIN: Final = 60.0
 """A warning that strangers can cause is logged once in so many seconds."""
 EXTRA_READS: Final = 64
@@ -141,13 +144,7 @@ class BeaconServer(GenServer):
         try:
             self._listener = open_listener(address, [self.port])
         except OSError as error:
-            where = f"port {self.port} of {address}"
-            if error.errno == errno.EADDRINUSE and await self._is_beacon(address):
-                text = f"another node of this machine is the beacon at {where}; {self.node.name} is"
-                self._say(f"{text} when that one has ended")
-            else:
-                text = f"others do not find the cluster through {self.node.name}"
-                self._say(f"{text}: it can't listen at {where}: {error}", level=logging.ERROR)
+            await self._report(error, address)
             if self._again is not None:
                 self._again.cancel()
             loop = asyncio.get_running_loop()
@@ -159,6 +156,16 @@ class BeaconServer(GenServer):
         self.opened_at = loop.time()
         loop.add_reader(self._listener, self._accept, self._listener)
         logger.info("%s is a beacon at port %d of %s", self.node.name, self.port, address)
+
+    async def _report(self, error: OSError, address: str) -> None:
+        """Log why the port can't be had, unless a process that was killed is just giving it up."""
+        where, taken = f"port {self.port} of {address}", error.errno == errno.EADDRINUSE
+        if taken and await self._is_beacon(address):
+            text = f"another node of this machine is the beacon at {where}; {self.node.name} is"
+            self._say(f"{text} when that one has ended")
+        elif not taken or self._pause > FREED_AFTER:
+            text = f"others do not find the cluster through {self.node.name}"
+            self._say(f"{text}: it can't listen at {where}: {error}", level=logging.ERROR)
 
     async def _is_beacon(self, address: str) -> bool:
         """Whether somebody listens at our port; else a program has it for a connection."""

@@ -509,14 +509,33 @@ async def test_port_taken(
 async def test_port_of_a_connection(
     node: Node, port: int, cluster: Cluster, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """Where a program has our port for a connection of its own, nobody is a beacon: an error."""
+    """A port that another program keeps for a connection of its own is an error."""
+    with connection_from(port):
+        await node.start(BeaconServer(port, add_node=cluster.add_node, nodes=list), name=NAME)
+        await until_logged(caplog, f"others do not find the cluster through {PY}: it can't list")
+    [record] = caplog.records
+    assert record.levelno == logging.ERROR
+
+
+async def test_port_that_becomes_free_at_once(
+    node: Node, port: int, cluster: Cluster, caplog: pytest.LogCaptureFixture
+) -> None:
+    """A port that a killed process is just giving up is taken over without an error."""
+    caplog.set_level(logging.INFO)
+    with connection_from(port):
+        await node.start(BeaconServer(port, add_node=cluster.add_node, nodes=list), name=NAME)
+    await until_logged(caplog, f"{PY} is a beacon at port {port}")
+    assert not [record for record in caplog.records if record.levelno > logging.INFO]
+
+
+@contextmanager
+def connection_from(port: int) -> Iterator[None]:
+    """Have a connection whose own port is `port`; afterwards it is free at once."""
     with socket.create_server((HOST, 0)) as server, socket.socket() as client:
         client.bind((HOST, port))
         client.connect(server.getsockname())
-        await node.start(BeaconServer(port, add_node=cluster.add_node, nodes=list), name=NAME)
-    [record] = caplog.records
-    assert f"others do not find the cluster through {PY}: it can't list" in record.getMessage()
-    assert record.levelno == logging.ERROR
+        yield
+        client.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
 
 
 @pytest.mark.parametrize("interface", ["192.0.2.1", "no address"])
