@@ -547,3 +547,35 @@ async def test_changes_of_the_tick_time_do_not_delay_the_end(clock: Clock) -> No
         rig.connection.tick_anew()
         await clock.advance(STEP)
     assert "was silent for net_ticktime, 4 seconds" in await rig.end()
+
+
+@pytest.mark.parametrize("up", [True, False])
+@pytest.mark.parametrize("cause", ["eof", "close", "time", "data"])
+async def test_connection_is_closed_though_its_owner_raises(
+    clock: Clock, cause: str, up: bool
+) -> None:
+    """A callback that fails keeps neither the socket open nor those waiting that wait for
+    `closed`; its error is not swallowed."""
+    errors: list[Any] = []
+    loop = asyncio.get_running_loop()
+    loop.set_exception_handler(lambda _, context: errors.append(context["exception"]))
+    rig = Rig(clock)
+    if up:
+        rig.shake_hands()
+    else:
+        rig.start()
+    rig.owner.then["down"] = lambda: 1 // 0
+    try:
+        match cause:
+            case "eof":
+                rig.receive_eof()
+            case "close":
+                rig.connection.close(STOPPED)
+            case "time":
+                await clock.advance(8)
+            case "data":
+                rig.receive(b"\0\3bad")
+    except ZeroDivisionError as error:
+        errors.append(error)
+    await rig.end()
+    assert [type(error) for error in errors] == [ZeroDivisionError]
