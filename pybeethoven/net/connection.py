@@ -258,7 +258,8 @@ class Connection(BufferedProtocol):
         )
         self._schedule_tick()
         self._owner.connection_up(self)
-        if trailing := self._handshake.trailing_data:
+        trailing = self._handshake.trailing_data
+        if trailing and not self._ended:
             self._receive_messages(self._reader, trailing)
 
     def _receive_messages(self, reader: MessageReader, data: bytes) -> None:

@@ -1,6 +1,6 @@
-"""Tests of `net.connection`, on a transport that the test fills and empties, with a fake clock.
+"""Tests of `net.connection`, with a fake transport and a fake clock.
 
-The peer is played with the sans-IO handshake and framing.
+The sans-IO handshake and framing play the peer.
 """
 
 from __future__ import annotations
@@ -76,7 +76,7 @@ async def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
 
 
 class FakeTransport(asyncio.Transport):
-    """Keeps what is written until the peer takes it. All of it waits while `stuck`, else none."""
+    """Keeps written data until the peer takes it; while `stuck`, that is the write buffer."""
 
     connection: Connection
 
@@ -95,7 +95,7 @@ class FakeTransport(asyncio.Transport):
         return self.stuck * len(self.untaken)
 
     def take(self) -> bytes:
-        """The peer reads all there is, and what is written as it does."""
+        """The peer reads all data, and the data that is written once there is room."""
         if self.stuck:
             self.stuck = False
             self.connection.resume_writing()
@@ -123,7 +123,7 @@ class FakeTransport(asyncio.Transport):
 
 
 class Owner:
-    """Records what it is told, and then calls what the test has set for that."""
+    """Records its callbacks; `then` has functions to call in them."""
 
     def __init__(self, status: Status, proceed: bool) -> None:
         self.status, self.proceed = status, proceed
@@ -241,7 +241,7 @@ class Rig:
         return [message for _, message in self.reader.receive_data(self.transport.take())]
 
     async def end(self) -> str:
-        """Check that the connection has ended, once and for good; give the reason."""
+        """Check that the connection has ended, and that nothing follows; give the reason."""
         await turns()
         assert self.transport.lost
         assert self.connection.closed.done()
@@ -257,8 +257,10 @@ class Rig:
 @ROLES
 @pytest.mark.parametrize("status", [Status.OK, Status.OK_SIMULTANEOUS, Status.ALIVE])
 async def test_handshake_completes(clock: Clock, role: str, status: Status, size: int) -> None:
-    """The owner is told, and then of the messages that come right behind it, not of ticks; it can
-    send at once. The time for a handshake does not count any more."""
+    """The owner is told, can send at once, and gets the messages right behind the handshake.
+
+    Ticks are not delivered. The time limit of the handshake ends.
+    """
     rig = Rig(clock, role, status=status, ticktime=400)
     rig.owner.then["up"] = lambda: rig.send(bytes(70_000))  # large enough to be written at once
     rig.shake_hands(frame(1) + TICK + frame(2), size)
@@ -288,7 +290,7 @@ async def test_handshake_completes(clock: Clock, role: str, status: Status, size
 async def test_eof_ends_the_connection(
     clock: Clock, role: str, status: Status, messages: int, text: str
 ) -> None:
-    """The reason tells how far the handshake was, after that number of messages of the peer."""
+    """The reason tells the likely cause, which depends on the messages received until then."""
     rig = Rig(clock, role, status=status)
     for message in islice(rig.start(), messages):
         rig.receive(message)
@@ -314,7 +316,7 @@ async def test_eof_ends_the_connection(
 async def test_failed_handshake_ends_the_connection(
     clock: Clock, role: str, settings: dict[str, Any], told: list[Term], text: str
 ) -> None:
-    """The peer is told its status before; the reason has it, too."""
+    """The peer gets the status before the connection is closed; the reason has it, too."""
     rig = Rig(clock, role, **settings)
     rig.shake_hands(frame(1))
     if text in ("most likely its cookie differs", "was over"):  # then the peer closes
@@ -330,7 +332,7 @@ async def test_failed_handshake_ends_the_connection(
 
 @ROLES
 async def test_garbage_ends_the_handshake(clock: Clock, role: str) -> None:
-    """What is no message of the handshake closes the connection at once."""
+    """A message that is not one of the handshake closes the connection at once."""
     rig = Rig(clock, role)
     rig.start()
     rig.receive(b"\0\5HELLO")
@@ -352,7 +354,7 @@ async def test_overdue_handshake_is_ended(clock: Clock, role: str, data: bytes) 
 
 
 async def test_connection_closed_before_it_is_made(clock: Clock) -> None:
-    """It is aborted when it is made, and tells the peer nothing."""
+    """It is aborted when it is made, and writes nothing."""
     rig = Rig(clock, "initiator")
     rig.connection.close(STOPPED)
     assert rig.owner.told == ["down"]
@@ -372,7 +374,7 @@ async def test_connection_closed_before_it_is_made(clock: Clock) -> None:
     ids=["frame", "size", "term", "control"],
 )
 async def test_malformed_frame_ends_the_connection(clock: Clock, data: bytes, text: str) -> None:
-    """What came before it is delivered, what came behind it is not; the reason tells the error."""
+    """Messages before it are delivered, those behind it are not; the reason tells the error."""
     rig = Rig(clock)
     rig.shake_hands()
     rig.receive(frame(1) + data + frame(2), 10_000)
@@ -382,11 +384,11 @@ async def test_malformed_frame_ends_the_connection(clock: Clock, data: bytes, te
 
 
 @FLUSH
-@pytest.mark.parametrize("inside", ["name", 1])
+@pytest.mark.parametrize("inside", ["name", "up", 1])
 async def test_close_in_a_callback_delivers_nothing_more(
     clock: Clock, inside: Term, flush: bool
 ) -> None:
-    """Not even what came with the data that the callback is for."""
+    """Messages in the same data are dropped, and so is all later data."""
     rig = Rig(clock)
     rig.owner.then[inside] = lambda: rig.connection.close(STOPPED, flush=flush)
     rig.shake_hands(frame(1) + frame(2))
@@ -397,8 +399,11 @@ async def test_close_in_a_callback_delivers_nothing_more(
 
 @FLUSH
 async def test_close_of_a_full_connection(clock: Clock, flush: bool) -> None:
-    """The owner is told before it returns. With `flush` the peer can still read what was sent, and
-    is sent nothing more; without, the transport is aborted."""
+    """The owner is told before `close` returns.
+
+    With `flush` the peer can still read what was sent before, and nothing else; without `flush` the
+    transport is aborted.
+    """
     rig = Rig(clock)
     rig.shake_hands()
     rig.fill()
@@ -414,8 +419,8 @@ async def test_close_of_a_full_connection(clock: Clock, flush: bool) -> None:
 
 
 @FLUSH
-async def test_peer_that_does_not_read_delays_the_end(clock: Clock, flush: bool) -> None:
-    """By the time of a handshake at most, or until the connection is closed without `flush`."""
+async def test_flush_to_a_peer_that_does_not_read_is_ended(clock: Clock, flush: bool) -> None:
+    """It ends after the time limit of a handshake, or with a second close without `flush`."""
     rig = Rig(clock)
     rig.shake_hands()
     rig.fill()
@@ -432,7 +437,7 @@ async def test_peer_that_does_not_read_delays_the_end(clock: Clock, flush: bool)
 
 
 async def test_paused_connection_writes_when_resumed(clock: Clock) -> None:
-    """Messages wait in between, and leave in order; closed, it writes nothing more."""
+    """Messages wait meanwhile, and leave in order. After a close nothing is written."""
     rig = Rig(clock)
     rig.connection.pause_writing()  # before it is up there is nothing to pause
     rig.connection.resume_writing()
@@ -452,7 +457,7 @@ async def test_paused_connection_writes_when_resumed(clock: Clock) -> None:
 
 
 async def test_overrun_ends_the_connection(clock: Clock) -> None:
-    """Not before the next turn of the loop: code that sends does not expect it to end."""
+    """It ends in the next turn of the loop, since code that sends does not expect that."""
     rig = Rig(clock)
     rig.shake_hands()
     rig.fill()
@@ -464,7 +469,7 @@ async def test_overrun_ends_the_connection(clock: Clock) -> None:
 
 
 async def test_ticks_keep_a_connection_up(clock: Clock) -> None:
-    """One is sent in each interval in which nothing else was; those of the peer suffice."""
+    """The connection sends one in each interval without other data, and needs no more itself."""
     rig = Rig(clock)
     rig.shake_hands()
     await clock.advance(1)
@@ -477,7 +482,7 @@ async def test_ticks_keep_a_connection_up(clock: Clock) -> None:
 
 
 async def test_silent_peer_is_given_up(clock: Clock) -> None:
-    """The owner is told from half of the tick time on; after all of it the connection ends."""
+    """The owner is told after half of the tick time; the connection ends after all of it."""
     rig = Rig(clock)
     rig.shake_hands()
     await clock.advance(1.5)
@@ -490,7 +495,7 @@ async def test_silent_peer_is_given_up(clock: Clock) -> None:
 
 
 async def test_peer_that_reads_nothing_is_given_up(clock: Clock) -> None:
-    """It has the tick time, once its connection is full, whatever it sends meanwhile."""
+    """A full connection ends after the tick time, even if the peer sends data."""
     rig = Rig(clock)
     rig.shake_hands()
     rig.fill()
@@ -503,7 +508,7 @@ async def test_peer_that_reads_nothing_is_given_up(clock: Clock) -> None:
 
 
 async def test_peer_with_a_shorter_tick_time_is_answered(clock: Clock) -> None:
-    """With a tick for each two of its own, long before one is due, unless it hears of us anyway."""
+    """One tick answers two of the peer's, unless other data was sent."""
     rig = Rig(clock, ticktime=400)
     rig.shake_hands()
     for _ in range(8):
@@ -520,7 +525,7 @@ async def test_peer_with_a_shorter_tick_time_is_answered(clock: Clock) -> None:
 
 
 async def test_new_tick_time_holds_at_once(clock: Clock) -> None:
-    """A tick tells the peer of it; from then on silence is measured by it."""
+    """A tick is sent at once; silence and intervals are measured by the new time."""
     rig = Rig(clock, ticktime=400)
     rig.connection.tick_anew()  # nothing ticks yet
     rig.shake_hands()
@@ -539,7 +544,7 @@ async def test_new_tick_time_holds_at_once(clock: Clock) -> None:
 
 
 async def test_changes_of_the_tick_time_do_not_delay_the_end(clock: Clock) -> None:
-    """Changes that come faster than ticks leave a silent peer the same time."""
+    """A silent peer is given up after the tick time, even if changes come faster than ticks."""
     rig = Rig(clock)
     rig.shake_hands()
     for _ in range(17):
@@ -554,8 +559,7 @@ async def test_changes_of_the_tick_time_do_not_delay_the_end(clock: Clock) -> No
 async def test_connection_is_closed_though_its_owner_raises(
     clock: Clock, cause: str, up: bool
 ) -> None:
-    """A callback that fails keeps neither the socket open nor those waiting that wait for
-    `closed`; its error is not swallowed."""
+    """The socket is closed, `closed` is set, and the error is not swallowed."""
     errors: list[Any] = []
     loop = asyncio.get_running_loop()
     loop.set_exception_handler(lambda _, context: errors.append(context["exception"]))
