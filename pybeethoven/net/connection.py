@@ -121,7 +121,12 @@ class Connection(BufferedProtocol):
         With `flush`, what was sent before still goes out, as long as the peer reads it, for up to
         the time that a handshake may take.
         """
-        self._end(reason, flush=flush)
+        try:
+            self._end(reason, flush=flush)
+        finally:
+            self._close_transport(flush=flush)
+
+    def _close_transport(self, *, flush: bool) -> None:
         if self._transport is None or self.closed.done():
             return
         if self._timer is not None:
@@ -177,10 +182,12 @@ class Connection(BufferedProtocol):
 
     def connection_lost(self, exc: Exception | None) -> None:
         """The socket is closed (called by asyncio)."""
-        self._end(self._loss_reason(exc), flush=False)
-        if self._timer is not None:
-            self._timer.cancel()
-        self.closed.set_result(None)
+        try:
+            self._end(self._loss_reason(exc), flush=False)
+        finally:
+            if self._timer is not None:
+                self._timer.cancel()
+            self.closed.set_result(None)
 
     def _loss_reason(self, exc: Exception | None) -> BeethovenError:
         if self._reader is None and exc is None:
@@ -251,7 +258,8 @@ class Connection(BufferedProtocol):
         )
         self._schedule_tick()
         self._owner.connection_up(self)
-        if trailing := self._handshake.trailing_data:
+        trailing = self._handshake.trailing_data
+        if trailing and not self._ended:
             self._receive_messages(self._reader, trailing)
 
     def _receive_messages(self, reader: MessageReader, data: bytes) -> None:

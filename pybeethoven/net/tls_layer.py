@@ -91,10 +91,12 @@ class TlsLayer(BufferedProtocol, asyncio.Transport):
 
     def connection_lost(self, exc: Exception | None) -> None:
         """The socket is closed (called by asyncio)."""
-        if not self._ready:
-            self._fail(f"it has closed the connection{self._hint}")
-        self._stop_timer()
-        self._connection.connection_lost(exc)
+        try:
+            if not self._ready:
+                self._fail(f"it has closed the connection{self._hint}")
+        finally:
+            self._stop_timer()
+            self._connection.connection_lost(exc)
 
     def pause_writing(self) -> None:
         """The socket is full (called by asyncio)."""

@@ -21,6 +21,7 @@ from pybeethoven.net.tls_layer import TlsLayer
 from pybeethoven.testing import Epmd
 from tests.certificates import Authority, Certificate
 from tests.helpers import LIMIT, Recorder, soon
+from tests.net.test_connection import Clock, Rig
 from tests.timing import UNIT
 
 A, B = "a@127.0.0.1", "b@127.0.0.1"
@@ -87,6 +88,18 @@ async def test_connection_is_closed_as_tls_wants_it(epmd: Epmd, options: TlsOpti
         port = await epmd_client.look_up("a", "127.0.0.1")
         assert port is not None
         assert await soon(asyncio.to_thread(talk, port)) == b""
+
+
+async def test_connection_is_closed_though_its_owner_raises(options: TlsOptions) -> None:
+    """A socket that is lost during the TLS handshake sets `closed`, whatever the owner does."""
+    rig = Rig(Clock())
+    layer = TlsLayer(rig.connection, TlsContexts(options), None, time_limit=LIMIT)
+    layer.connection_made(rig.transport)
+    rig.owner.then["down"] = lambda: 1 // 0
+    rig.transport.lost = True
+    with pytest.raises(ZeroDivisionError):
+        layer.connection_lost(None)
+    assert rig.connection.closed.done()
 
 
 async def test_oldest_version(epmd: Epmd, options: TlsOptions) -> None:
