@@ -21,7 +21,7 @@ from pybeethoven.net.tls_layer import TlsLayer
 from pybeethoven.testing import Epmd
 from tests.certificates import Authority, Certificate
 from tests.helpers import LIMIT, Recorder, soon
-from tests.net.test_connection import Clock, Rig
+from tests.net.rig import Clock, Rig
 from tests.timing import UNIT
 
 A, B = "a@127.0.0.1", "b@127.0.0.1"
