@@ -14,6 +14,9 @@ GET_BEAM := ( \
 			apt-get -qqy install --no-install-recommends $(PACKAGES) >/dev/null && exit 0; \
 	fi; \
 	echo "BEAM nodes need Erlang and Elixir. As root: apt-get install $(PACKAGES)" >&2; exit 1 )
+# Each worker and each command that a test runs would compile all modules again.
+unexport PYTHONDONTWRITEBYTECODE
+
 PYTEST_ARGS ?=
 # Tests wait more than they compute.
 WORKERS ?= $(shell expr 2 '*' $$(nproc))

@@ -12,6 +12,7 @@ from typing import TypeVar
 import pytest
 
 from pybeethoven import Atom, Pid, Process, Reference, Term
+from pybeethoven.net.epmd import look_up
 from tests.timing import UNIT
 
 T = TypeVar("T")
@@ -56,6 +57,13 @@ async def until_logged(caplog: pytest.LogCaptureFixture, pattern: str) -> None:
         await soon(found.wait())
     finally:
         logging.getLogger().removeHandler(handler)
+
+
+async def until_unregistered(alive_name: str, host: str = "127.0.0.1") -> None:
+    """Wait until EPMD has seen the end of a name's connection; a look-up may come before it."""
+    async with asyncio.timeout(LIMIT):
+        while await look_up(alive_name, host) is not None:
+            pass
 
 
 def atoms(*names: str) -> tuple[Atom, ...]:

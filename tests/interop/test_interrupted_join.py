@@ -12,9 +12,8 @@ import pytest
 from pybeethoven import Beethoven, ConfigError, Node, NotReady
 from pybeethoven.cluster.locator import Locator
 from pybeethoven.cluster.substrate import Substrate
-from pybeethoven.net.epmd import look_up
 from pybeethoven.testing import Peers
-from tests.helpers import LIMIT, soon
+from tests.helpers import soon, until_unregistered
 from tests.interop.conftest import Member
 from tests.interop.members import OFFLINE, PY, A
 from tests.leftovers import Leftovers
@@ -105,9 +104,7 @@ async def silent_beacon(port: int) -> AsyncIterator[tuple[asyncio.Event, asyncio
 async def nothing_is_left(py: Beethoven, leftovers: Leftovers) -> None:
     """The node is down, its name free, and its sockets and tasks are gone."""
     assert not py.node.running
-    async with asyncio.timeout(LIMIT):
-        while await look_up("py", "127.0.0.1") is not None:
-            pass  # EPMD reads a request and the end of its connection one after the other
+    await until_unregistered("py")
     await leftovers.gone()
 
 
