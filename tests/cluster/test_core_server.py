@@ -51,7 +51,7 @@ def delete(old_status: Atom | None, node: Atom = PEER) -> TrackerEvent:
     ids=repr,
 )
 def test_mnesia_notify(event: TrackerEvent, status: Atom | None) -> None:
-    """PROTOCOL section 5, line by line."""
+    """A peer's change to online, or from online to offline, alerts followers; nothing else does."""
     assert mnesia_notify(event, OWN) == (None if status is None else (PEER, status))
 
 
