@@ -17,7 +17,7 @@ from pybeethoven.net.ticktime import TickTime
 from pybeethoven.testing import Epmd
 from tests.helpers import atoms, soon
 from tests.net.test_limits import silent_peer, until_up
-from tests.net.test_network import A, B, watcher
+from tests.net.test_network import HOST, A, B, watcher
 from tests.timing import UNIT
 
 BAD = [0, -1.0, 0.001, 2**32, 10**350, float("inf"), float("nan"), True, None, "60", b"60", [60]]
@@ -106,16 +106,20 @@ async def test_silence_while_it_changes_again_and_again(epmd: Epmd) -> None:
 
 
 async def test_times_that_differ(epmd: Epmd) -> None:
-    """Each judges the other by its own time, and neither loses the other."""
+    """Each judges the other by its own time, and neither loses the other, while a silent peer is
+    lost."""
     async with (
         Node(A, "cookie", net_ticktime=0.4 * UNIT) as a,
-        Node(B, "cookie", net_ticktime=400 * UNIT) as b,
+        Node(f"c@{HOST}", "cookie", net_ticktime=400 * UNIT) as c,
     ):
-        await soon(a.connect(B))
+        await soon(a.connect(c.name))
         heard = watcher(a)
-        await asyncio.sleep(2 * UNIT)
+        for _ in range(2):
+            async with silent_peer():
+                assert await heard.next() == atoms("nodeup", B)
+                assert await heard.next() == atoms("nodedown", B)
         assert heard.messages.empty()
-        assert b.nodes() == [A]
+        assert c.nodes() == [A]
 
 
 async def test_every_second_tick_is_answered(epmd: Epmd, monkeypatch: pytest.MonkeyPatch) -> None:
