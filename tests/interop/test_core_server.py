@@ -28,10 +28,8 @@ from pybeethoven.errors import NoConnection, NoProcess
 from pybeethoven.testing import BeamNode, Peers
 from tests.helpers import Recorder, node_update, soon
 from tests.interop.conftest import Member
+from tests.interop.members import OFFLINE, ONLINE, PY, A, B, C
 
-A, B, C = (f"{letter}@127.0.0.1" for letter in "abc")
-PY = "py@127.0.0.1"
-ONLINE, OFFLINE = "online", "offline"
 SERVER = f'{{Beethoven.CoreServer, :"{PY}"}}'
 KILL = Atom("kill")
 

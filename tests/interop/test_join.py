@@ -7,22 +7,13 @@ from datetime import UTC, datetime
 
 import pytest
 
-from pybeethoven import Atom, Beethoven, ConfigError, GenServer, JoinError, NotReady, Pid, Term
+from pybeethoven import Atom, ConfigError, GenServer, JoinError, NotReady, Pid, Term
 from pybeethoven.errors import NameTaken
 from pybeethoven.testing import Peers
 from tests.helpers import Recorder, atoms, node_update, soon
 from tests.interop.conftest import Member
-from tests.interop.members import heard, kill_all
+from tests.interop.members import OFFLINE, ONLINE, PY, PY2, A, B, C, D, heard, kill_all, statuses
 from tests.timing import UNIT
-
-A, B, C, D = (f"{letter}@127.0.0.1" for letter in "abcd")
-PY, PY2 = "py@127.0.0.1", "py2@127.0.0.1"
-ONLINE, OFFLINE = "online", "offline"
-
-
-async def statuses(member: Beethoven) -> dict[str, str]:
-    """What the member's own tracker says."""
-    return {row.node: row.status for row in await member.core_server.fetch_all()}
 
 
 async def test_join(cluster: Peers, member: Member) -> None:

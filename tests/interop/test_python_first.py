@@ -20,7 +20,6 @@ from tests.helpers import soon
 from tests.interop.conftest import Member
 from tests.interop.crowd import Crowd, online_in
 from tests.interop.members import OFFLINE, ONLINE, PAUSES, TICKTIME
-from tests.interop.test_clocks import wrong_clock  # noqa: F401 (a fixture)
 from tests.timing import UNIT
 
 P1, P2, P3, P4, P5 = PYTHONS = [f"p{i}@127.0.0.{i}" for i in range(1, 6)]

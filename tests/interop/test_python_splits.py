@@ -9,9 +9,9 @@ import pytest
 
 from pybeethoven import Beethoven
 from pybeethoven.testing import Cluster
-from tests.helpers import soon
 from tests.interop.crowd import Crowd
 from tests.interop.members import OFFLINE, ONLINE, PAUSES
+from tests.interop.nodes import until_down
 
 P1, P2, P3, P4 = (f"p{i}@127.0.0.{i}" for i in range(1, 5))
 A = "a@127.0.0.6"
@@ -48,19 +48,12 @@ async def split(crowd: Crowd, cluster: Cluster, here: list[str], there: list[str
         cluster.cut(*pair)
         for one, other in (pair, pair[::-1]):
             if one in crowd.pythons:
-                downs.append(until_down(crowd.pythons[one], other))
+                downs.append(until_down(crowd.pythons[one].node, other))
     for down in downs:
-        await soon(down)
+        await down
     for pair in pairs:
         for one, other in (pair, pair[::-1]):
             await crowd.witnesses[one].hears_last(other, OFFLINE)
-
-
-async def until_down(py: Beethoven, peer: str) -> None:
-    """Wait until a node has no connection to another."""
-    events = py.node.connection_events()
-    while peer in py.node.nodes():
-        await anext(events)
 
 
 async def test_one_is_cut_off(crowd: Crowd, beam_cluster: Cluster) -> None:

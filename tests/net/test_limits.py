@@ -4,9 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import socket
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager, suppress
+from contextlib import suppress
 from datetime import UTC, datetime
 from typing import Any
 
@@ -18,12 +16,23 @@ from pybeethoven.distribution.flags import OFFERED, Flag
 from pybeethoven.distribution.framing import MessageReader, encode_message
 from pybeethoven.distribution.handshake import Handshake, Identity
 from pybeethoven.errors import CallTimeout, NoConnection, UpdatesLost
-from pybeethoven.net.epmd import look_up
 from pybeethoven.net.observe import MAX_UNREAD, ConnectionEvents
 from pybeethoven.testing import Epmd
 from tests.helpers import LIMIT, Recorder, atoms, soon
 from tests.net.conftest import StartNode
-from tests.net.test_network import HOST, A, B, gone, identity, impostor, open_to, talk, watcher
+from tests.net.peers import (
+    HOST,
+    A,
+    B,
+    gone,
+    impostor,
+    open_to,
+    says_nothing,
+    silent_peer,
+    talk,
+    until_up,
+    watcher,
+)
 from tests.timing import UNIT
 
 MIB = 1024 * 1024
@@ -42,31 +51,6 @@ def test_bad_limit(limits: dict[str, Any]) -> None:
     [(name, value)] = limits.items()
     with pytest.raises(ConfigError, match=f"the limit {name} is {value!r}"):
         Limits(**limits)
-
-
-@asynccontextmanager
-async def silent_peer() -> AsyncIterator[tuple[asyncio.StreamReader, asyncio.StreamWriter]]:
-    """A peer b that completes the handshake with a, and then does what the test does."""
-    port = await look_up("a", HOST)
-    assert port is not None
-    with socket.socket() as sock:
-        # Else the kernel takes some more megabytes, when it likes.
-        sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 16_384)
-        sock.setblocking(False)
-        await asyncio.get_running_loop().sock_connect(sock, (HOST, port))
-        reader, writer = await asyncio.open_connection(sock=sock.dup())
-    try:
-        await soon(talk(Handshake.initiator(identity("b"), A, "cookie", 1), reader, writer))
-        yield reader, writer
-    finally:
-        writer.close()
-
-
-async def until_up(node: Node, peer: str) -> None:
-    """Wait until `peer` is connected."""
-    events = node.connection_events()
-    while peer not in node.nodes():
-        await soon(anext(events))
 
 
 # Handshakes and dials
@@ -108,10 +92,6 @@ async def test_what_waits_for_a_dial_is_bounded(epmd: Epmd) -> None:
         await fill(a, B)
         with pytest.raises(NoConnection):
             await soon(a.send_wait(("name", B), b"hello"))
-
-
-async def says_nothing(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-    """Wait."""
 
 
 # What a peer sends

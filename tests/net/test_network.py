@@ -7,18 +7,16 @@ import logging
 import os
 import socket
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import asynccontextmanager, suppress
+from collections.abc import Awaitable, Callable
+from contextlib import suppress
 from typing import Any
 
 import pytest
 
 from pybeethoven import Atom, ConfigError, GenServer, Node, Term
-from pybeethoven.distribution.flags import OFFERED
 from pybeethoven.distribution.handshake import (
     Completed,
     Handshake,
-    Identity,
     Status,
     StatusReceived,
 )
@@ -30,12 +28,20 @@ from pybeethoven.net.network import CLOSING_TIME
 from pybeethoven.testing import Epmd, free_port
 from tests.helpers import Recorder, atoms, soon
 from tests.net.conftest import StartNode
+from tests.net.peers import (
+    HOST,
+    A,
+    B,
+    Serve,
+    gone,
+    identity,
+    impostor,
+    open_to,
+    says_nothing,
+    talk,
+    watcher,
+)
 from tests.timing import UNIT
-
-HOST = "127.0.0.1"
-A, B = f"a@{HOST}", f"b@{HOST}"
-Serve = Callable[[asyncio.StreamReader, asyncio.StreamWriter], Awaitable[None]]
-
 
 # Names
 
@@ -141,14 +147,6 @@ class Echo(GenServer):
     async def handle_call(self, request: Term, from_: Term) -> Term:
         """Reply."""
         return request
-
-
-def watcher(node: Node) -> Recorder:
-    """A process that hears of the nodes that come and go."""
-    recorder = Recorder()
-    node.spawn(recorder)
-    node.monitor_nodes(recorder)
-    return recorder
 
 
 async def test_connect(start_node: StartNode) -> None:
@@ -401,30 +399,6 @@ async def test_simultaneous_connect_step_by_step(
 # What is no node
 
 
-@asynccontextmanager
-async def impostor(serve: Serve) -> AsyncIterator[asyncio.Event]:
-    """Something that EPMD has as node b; the event is set when the other side has closed."""
-    left = asyncio.Event()
-
-    async def serve_one(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        try:
-            await serve(reader, writer)
-            await reader.read()
-        except ConnectionResetError:
-            pass
-        finally:
-            writer.close()
-            left.set()
-
-    server = await asyncio.start_server(serve_one, HOST, 0)
-    registration = await register("b", server.sockets[0].getsockname()[1], hidden=True)
-    try:
-        yield left
-    finally:
-        server.close()
-        await registration.close()
-
-
 async def closes(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
     """Close at once."""
     writer.close()
@@ -434,10 +408,6 @@ async def closes_after_name(reader: asyncio.StreamReader, writer: asyncio.Stream
     """Close when the name came."""
     await reader.read(4096)
     writer.close()
-
-
-async def says_nothing(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-    """Wait."""
 
 
 def says(data: bytes) -> Serve:
@@ -458,30 +428,6 @@ async def allows_nobody(reader: asyncio.StreamReader, writer: asyncio.StreamWrit
     """Refuse."""
     await reader.read(4096)
     writer.write(b"\0\x0csnot_allowed")
-
-
-def identity(alive_name: str) -> Identity:
-    """Who a node of this test's own making is."""
-    return Identity(f"{alive_name}@{HOST}", OFFERED, 7)
-
-
-async def talk(
-    handshake: Handshake, reader: asyncio.StreamReader, writer: asyncio.StreamWriter
-) -> list[object]:
-    """Drive a handshake to its end, agreeing to everything, and give its events."""
-    events: list[object] = []
-    while not any(isinstance(event, Completed) for event in events):
-        writer.write(handshake.data_to_send())
-        if not (data := await reader.read(4096)):
-            break
-        for event in handshake.receive_data(data):
-            events.append(event)
-            if event == StatusReceived(Status.ALIVE):
-                handshake.answer_alive(True)
-            elif type(event).__name__ == "NameReceived":
-                handshake.send_status(Status.OK)
-    writer.write(handshake.data_to_send())
-    return events
 
 
 IMPOSTORS: dict[str, Serve] = {
@@ -541,13 +487,6 @@ async def test_stranger(start_node: StartNode, data: bytes) -> None:
     assert await soon((await start_node(B)).ping(A))
 
 
-async def open_to(alive_name: str) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
-    """A plain connection to a node."""
-    port = await look_up(alive_name, HOST)
-    assert port is not None
-    return await asyncio.open_connection(HOST, port)
-
-
 async def test_peer_with_our_own_name(start_node: StartNode) -> None:
     """A node that has the name of this one is not let in."""
     await start_node(A)
@@ -576,12 +515,6 @@ async def test_peer_comes_back_before_its_end_was_noticed(start_node: StartNode)
     old_writer.close()
     writer.close()
     assert await heard.next() == atoms("nodedown", B)
-
-
-async def gone(reader: asyncio.StreamReader) -> None:
-    """Wait until the other side has closed."""
-    with suppress(ConnectionResetError):
-        await soon(reader.read())
 
 
 async def test_silence(epmd: Epmd) -> None:

@@ -16,8 +16,7 @@ from pybeethoven.net import connection
 from pybeethoven.net.ticktime import TickTime
 from pybeethoven.testing import Epmd
 from tests.helpers import atoms, soon
-from tests.net.test_limits import silent_peer, until_up
-from tests.net.test_network import HOST, A, B, watcher
+from tests.net.peers import HOST, A, B, silent_peer, until_up, watcher
 from tests.timing import UNIT
 
 BAD = [0, -1.0, 0.001, 2**32, 10**350, float("inf"), float("nan"), True, None, "60", b"60", [60]]
