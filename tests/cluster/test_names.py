@@ -37,7 +37,7 @@ def test_table_is_complete() -> None:
 
 
 @pytest.mark.parametrize("name", sorted(FUNCTIONS | TYPES))
-def test_name_is_there(name: str) -> None:
+def test_counterpart_can_be_imported(name: str) -> None:
     """What the table gives for a name can be imported from `pybeethoven`."""
     ours = table()[name].split("(")[0]
     found = attrgetter(ours)(pybeethoven)

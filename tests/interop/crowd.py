@@ -50,7 +50,7 @@ class Ear:
         self._more.set()
 
     async def until(self, count: int) -> None:
-        """Wait until it has heard so many changes in all."""
+        """Wait until it has heard `count` changes in all."""
         while len(self.heard) < count:
             self._more.clear()
             await self._more.wait()
@@ -92,8 +92,8 @@ class Witness:
                 await soon(ear.until(len(ear.heard) + 1))
 
     async def hears(self, *changes: Change) -> None:
-        """Wait until each follower has heard so many changes in all: it must have been these, those
-        of one node in this order."""
+        """Wait until each follower has heard as many changes: they must be these, those of one node
+        in this order."""
         for ear in self.ears:
             with suppress(TimeoutError):  # then what it has heard is shown
                 await soon(ear.until(len(changes)))

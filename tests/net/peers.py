@@ -34,7 +34,7 @@ def watcher(node: Node) -> Recorder:
 
 @asynccontextmanager
 async def impostor(serve: Serve) -> AsyncIterator[asyncio.Event]:
-    """Something that EPMD has as node b; the event is set when the other side has closed."""
+    """A server that EPMD has as node b; the event is set when the other side has closed."""
     left = asyncio.Event()
 
     async def serve_one(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
@@ -61,7 +61,7 @@ async def says_nothing(reader: asyncio.StreamReader, writer: asyncio.StreamWrite
 
 
 def identity(alive_name: str) -> Identity:
-    """Who a node of this test's own making is."""
+    """The identity of a node that the test plays."""
     return Identity(f"{alive_name}@{HOST}", OFFERED, 7)
 
 
