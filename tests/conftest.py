@@ -10,10 +10,14 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from hypothesis import settings
 
 from pybeethoven.testing import Epmd, Peers
 
 pytest_plugins = ["pybeethoven.testing.plugin"]
+
+settings.register_profile("no deadline", deadline=None)  # on a busy machine examples are slow
+settings.load_profile("no deadline")
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:

@@ -265,7 +265,7 @@ async def test_arbitrary_bytes_are_answered_with_an_error(
     """The answer to any bytes is `error`; a client that sends nothing gets no answer."""
     loop = asyncio.get_running_loop()
 
-    @settings(max_examples=100, deadline=None, suppress_health_check=list(HealthCheck))
+    @settings(max_examples=100, suppress_health_check=list(HealthCheck))
     @given(data=st.one_of(st.binary(max_size=300), st.binary(max_size=300).map(b"{".__add__)))
     def check(data: bytes) -> None:
         asked = asyncio.run_coroutine_threadsafe(ask(port, data, eof=True), loop)
