@@ -1,1 +1,1 @@
-"""The BEAM side of tests and demo: our stand-in for a Beethoven node, and what starts it."""
+"""What tests and demos run on a BEAM: the term oracle, golden terms and transcripts; the demos."""

@@ -10,6 +10,7 @@ from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager, suppress
 from typing import Any
 
+from pybeethoven.testing import Peers
 from tests.helpers import soon
 
 Command = asyncio.subprocess.Process
@@ -32,6 +33,14 @@ async def running(
         with suppress(ProcessLookupError):
             process.kill()
         await process.communicate()
+
+
+def options(cluster: Peers, name: str = "py@127.0.0.1") -> list[str]:
+    """The arguments with which a node joins the test's cluster."""
+    return [
+        *("join", "--name", name, "--cookie", cluster.cookie),
+        *("--net", cluster.cluster_net, "--port", str(cluster.listener_port)),
+    ]
 
 
 async def run(*args: str, env: Mapping[str, str] | None = None) -> tuple[int, str, str]:

@@ -14,10 +14,14 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from hypothesis import settings
 
 from pybeethoven.testing import Epmd, Peers
 
 pytest_plugins = ["pybeethoven.testing.plugin"]
+
+settings.register_profile("no deadline", deadline=None)  # on a busy machine examples are slow
+settings.load_profile("no deadline")
 
 RANDOM_BACKOFF = (5, 10)
 """Milliseconds between two rounds in which a peer looks for a beacon, in place of 150 to 300."""

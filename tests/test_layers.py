@@ -1,4 +1,4 @@
-"""The layers of ARCHITECTURE.md: imports go down only, and what is pure touches nothing outside.
+"""The layers: imports go down only, and pure modules import no clock, socket or randomness.
 
 Each module is read, not run: an import in a function or under TYPE_CHECKING counts like any other,
 save that the modules of one folder may name each other's types.

@@ -1,4 +1,4 @@
-"""The BeaconServer, on a real node, asked over real sockets, by Locators and by strangers."""
+"""The BeaconServer on a real node, asked over real sockets by Locators and other clients."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ NODES = ["a@127.0.0.1", "b@127.0.0.1"]
 
 
 class Cluster:
-    """What the beacon has nodes added to. `hold`: adding waits for it."""
+    """A cluster that records which nodes the beacon adds; `hold` delays adding."""
 
     def __init__(self) -> None:
         self.added: list[str] = []
@@ -145,7 +145,7 @@ def no_file_descriptors() -> Iterator[None]:
 
 
 async def guests_gone(beacon: BeaconServer) -> None:
-    """Wait until the beacon has no connection."""
+    """Wait until the beacon has no client."""
     while guests := set(beacon._guests):
         await soon(asyncio.wait(guests))
         await asyncio.sleep(0)
@@ -188,7 +188,7 @@ async def guests_gone(beacon: BeaconServer) -> None:
     ],
     ids=lambda value: repr(value)[:40],
 )
-async def test_answers(
+async def test_request_is_answered_or_closed(
     request_: bytes,
     payload: object,
     beacon: BeaconServer,
@@ -196,8 +196,10 @@ async def test_answers(
     cluster: Cluster,
     caplog: pytest.LogCaptureFixture,
 ) -> None:
-    """Each request has its answer; without one the connection is closed. Nothing is added for
-    any of these, and what strangers send is not in the log."""
+    """A request gets its answer, or its connection is closed.
+
+    None of these requests adds a node, or has its content logged.
+    """
     caplog.set_level(logging.INFO)
     eof = payload in ("error", None)  # else it would be gone before it is answered
     assert await ask(port, request_, eof=eof) == payload
@@ -207,10 +209,10 @@ async def test_answers(
     assert all(len(record.getMessage()) < 400 for record in caplog.records)
 
 
-async def test_joined(
+async def test_reachable_node_is_added(
     beacon: BeaconServer, port: int, cluster: Cluster, other: Node, node: Node
 ) -> None:
-    """Who can be reached is added and told so, also when its request comes byte by byte."""
+    """A node that can be reached is added and told so, even if its request comes byte by byte."""
     assert await ask(port, message()) == "joined"
     pieces = [message()[n : n + 1] for n in range(len(message()))]
     assert await ask(port, *pieces) == "joined"
@@ -218,15 +220,19 @@ async def test_joined(
     assert OTHER in node.nodes()
 
 
-async def test_locator(beacon: BeaconServer, port: int, cluster: Cluster, other: Node) -> None:
-    """Our Locator and our beacon understand each other."""
+async def test_locator_joins_through_the_beacon(
+    beacon: BeaconServer, port: int, cluster: Cluster, other: Node
+) -> None:
+    """The Python Locator and the Python beacon understand each other."""
     locator = Locator(OTHER, [HOST], port, lambda: 0.0)
     assert await soon(locator.seek()) == PY
     assert cluster.added == [OTHER]
 
 
-async def test_wrong_cookie(beacon: BeaconServer, port: int, cluster: Cluster) -> None:
-    """Who does not know the cookie is not added."""
+async def test_node_with_another_cookie_is_not_added(
+    beacon: BeaconServer, port: int, cluster: Cluster
+) -> None:
+    """The beacon does not add a node that does not know the cookie."""
     async with Node(OTHER, "another"):
         with pytest.raises(JoinError, match="the cookie differs"):
             await soon(Locator(OTHER, [HOST], port, lambda: 0.0).seek(rounds=1))
@@ -234,7 +240,7 @@ async def test_wrong_cookie(beacon: BeaconServer, port: int, cluster: Cluster) -
 
 
 @pytest.mark.parametrize("error", [MirrorError("no peer could"), ValueError("a bug")])
-async def test_not_added(
+async def test_failure_to_add_is_logged(
     error: Exception,
     beacon: BeaconServer,
     port: int,
@@ -242,7 +248,7 @@ async def test_not_added(
     other: Node,
     caplog: pytest.LogCaptureFixture,
 ) -> None:
-    """What keeps a node from being added is logged, a bug with where it is; the beacon goes on."""
+    """The log has the reason, and for a bug the traceback; the beacon goes on."""
     cluster.error = error
     assert await ask(port, message()) == "error"
     [record] = [r for r in caplog.records if r.name == beacon_server.__name__]
@@ -253,11 +259,13 @@ async def test_not_added(
     assert await ask(port, message()) == "joined"
 
 
-async def test_any_bytes(beacon: BeaconServer, port: int, caplog: pytest.LogCaptureFixture) -> None:
-    """Whatever comes, the answer is `error`, or silence to silence."""
+async def test_arbitrary_bytes_are_answered_with_an_error(
+    beacon: BeaconServer, port: int, caplog: pytest.LogCaptureFixture
+) -> None:
+    """The answer to any bytes is `error`; a client that sends nothing gets no answer."""
     loop = asyncio.get_running_loop()
 
-    @settings(max_examples=100, deadline=None, suppress_health_check=list(HealthCheck))
+    @settings(max_examples=100, suppress_health_check=list(HealthCheck))
     @given(data=st.one_of(st.binary(max_size=300), st.binary(max_size=300).map(b"{".__add__)))
     def check(data: bytes) -> None:
         asked = asyncio.run_coroutine_threadsafe(ask(port, data, eof=True), loop)
@@ -270,8 +278,10 @@ async def test_any_bytes(beacon: BeaconServer, port: int, caplog: pytest.LogCapt
 # How long adding takes
 
 
-async def test_held(beacon: BeaconServer, port: int, cluster: Cluster, other: Node) -> None:
-    """A seeker is held as long as adding takes; what more it says changes nothing."""
+async def test_answer_comes_when_the_node_is_added(
+    beacon: BeaconServer, port: int, cluster: Cluster, other: Node
+) -> None:
+    """A client waits until its node is added; what it sends meanwhile changes nothing."""
     cluster.hold.clear()
     reader, writer = await asyncio.open_connection(HOST, port)
     writer.write(message())
@@ -284,10 +294,10 @@ async def test_held(beacon: BeaconServer, port: int, cluster: Cluster, other: No
 
 
 @pytest.mark.parametrize("way", ["close", "reset", "flood"])
-async def test_seeker_gives_up(
+async def test_adding_is_cancelled_when_the_client_leaves(
     way: str, beacon: BeaconServer, port: int, cluster: Cluster, other: Node
 ) -> None:
-    """When the seeker goes, adding it is cancelled; so it is when it does not stop talking."""
+    """Adding is cancelled when the client closes the connection, or does not stop sending."""
     cluster.hold.clear()
     reader, writer = await asyncio.open_connection(HOST, port)
     writer.write(message())
@@ -307,10 +317,10 @@ async def test_seeker_gives_up(
     assert await ask(port, message()) == "joined"
 
 
-async def test_two_of_one_name(
+async def test_requests_for_one_name_are_served_in_turn(
     beacon: BeaconServer, port: int, cluster: Cluster, other: Node
 ) -> None:
-    """One name is added by one guest at a time; when the first goes, the next one's turn comes."""
+    """A second client for the same name is served when the first one has left."""
     cluster.hold.clear()
     streams = [await asyncio.open_connection(HOST, port) for _ in range(4)]
     for _, writer in streams:
@@ -331,29 +341,31 @@ async def test_two_of_one_name(
 
 
 @pytest.mark.parametrize(("sent", "payload"), [(b"", None), (message()[:-1], "error")])
-async def test_slow_request(
+async def test_client_without_a_request_times_out(
     sent: bytes,
     payload: object,
     beacon: BeaconServer,
     port: int,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    """Who does not send a request in time is closed."""
+    """A client that does not send its request in time is closed."""
     monkeypatch.setattr(beacon_server, "REQUEST_TIME", 0.3 * UNIT)
     assert await ask(port, sent) == payload
     await guests_gone(beacon)
 
 
-async def test_large_request(beacon: BeaconServer, port: int) -> None:
-    """A request may have 64 KiB, and not a byte more; a megabyte is not read."""
+async def test_size_of_a_request_is_limited(beacon: BeaconServer, port: int) -> None:
+    """A request may have 64 KiB, and not one byte more; a megabyte is not read."""
     assert await ask(port, message(kind="watching").ljust(MAX_SIZE)) == NODES
     assert await ask(port, b"{".ljust(MAX_SIZE + 1)) in ("error", None)
     assert await ask(port, b"{" * 1_000_000) in ("error", None)
     await guests_gone(beacon)
 
 
-async def test_request_in_small_pieces(beacon: BeaconServer, port: int) -> None:
-    """One that has to be looked at again and again is not read to its end."""
+async def test_request_in_many_pieces_is_not_read_to_its_end(
+    beacon: BeaconServer, port: int
+) -> None:
+    """A request that would be parsed again and again is closed."""
     reader, writer = await asyncio.open_connection(HOST, port)
     writer.write(b'{"a":[{}' + b",{}" * 20_000)
     answering = asyncio.create_task(answer(reader))
@@ -368,11 +380,13 @@ async def test_request_in_small_pieces(beacon: BeaconServer, port: int) -> None:
     await guests_gone(beacon)
 
 
-async def test_seekers_that_vanish(
+async def test_dials_for_clients_that_left_are_bounded(
     beacon: BeaconServer, port: int, node: Node, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """One that goes while it is dialled is a guest until that is over: strangers can't have us dial
-    more nodes at once than there may be guests."""
+    """A client that leaves counts until its node has been dialled.
+
+    So clients cannot cause more dials at once than the beacon has clients.
+    """
     reached = asyncio.Event()
 
     async def ping(name: str) -> bool:
@@ -393,10 +407,10 @@ async def test_seekers_that_vanish(
     assert await ask(port, message(kind="watching")) == NODES
 
 
-async def test_reply_that_is_not_taken(
+async def test_client_that_does_not_read_is_closed(
     node: Node, port: int, cluster: Cluster, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Who does not read its reply is closed."""
+    """A client that does not read its reply is closed."""
     monkeypatch.setattr(beacon_server, "REPLY_TIME", 0.05 * UNIT)
     many = ["a@127.0.0.1"] * 2_000_000
     beacon = BeaconServer(port, add_node=cluster.add_node, nodes=lambda: many)
@@ -409,10 +423,10 @@ async def test_reply_that_is_not_taken(
     writer.close()
 
 
-async def test_too_many_guests(
+async def test_number_of_clients_is_limited(
     beacon: BeaconServer, port: int, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """Only so many are served at once; it is logged once, and those that go make room."""
+    """At most `MAX_GUESTS` clients are served, which is logged once; those that leave make room."""
     streams = [await asyncio.open_connection(HOST, port) for _ in range(MAX_GUESTS + 5)]
     for reader, _ in streams[MAX_GUESTS:]:
         assert await answer(reader) is None
@@ -425,7 +439,7 @@ async def test_too_many_guests(
     assert await ask(port, message(kind="watching")) == NODES
 
 
-async def test_port_scanner(
+async def test_connections_closed_at_once_leave_nothing(
     beacon: BeaconServer, port: int, caplog: pytest.LogCaptureFixture
 ) -> None:
     """Connections that are closed or reset at once leave nothing behind, not even in the log."""
@@ -440,10 +454,10 @@ async def test_port_scanner(
     assert not caplog.records
 
 
-async def test_no_file_descriptors(
+async def test_recovers_from_a_lack_of_file_descriptors(
     beacon: BeaconServer, port: int, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """Without file descriptors nobody gets in, which is logged once; later all works by itself."""
+    """Without file descriptors no client gets in, which is logged once; later all works again."""
     with socket.socket() as client, no_file_descriptors():
         client.setblocking(False)
         await asyncio.get_running_loop().sock_connect(client, (HOST, port))
@@ -458,13 +472,13 @@ async def test_no_file_descriptors(
 
 
 async def test_opened_at(beacon: BeaconServer) -> None:
-    """It tells since when it listens."""
+    """`opened_at` is the time since which it listens."""
     assert beacon.opened_at is not None
     assert 0 <= asyncio.get_running_loop().time() - beacon.opened_at < 10 * UNIT
 
 
 @pytest.mark.parametrize("by", ["cast", "nodedown", "time"])
-async def test_port_taken(
+async def test_port_in_use_is_taken_over_later(
     by: str,
     node: Node,
     other: Node,
@@ -473,7 +487,7 @@ async def test_port_taken(
     caplog: pytest.LogCaptureFixture,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    """A port that somebody has is taken over later; until then it is logged once, as a warning."""
+    """A beacon takes its port when that is free; until then one warning is logged."""
     caplog.set_level(logging.INFO)
     pause = 0.01 if by == "time" else 1000.0
     monkeypatch.setattr(beacon_server, "OPEN_AGAIN", (pause, pause))
@@ -506,10 +520,10 @@ async def test_port_taken(
     assert await ask(port, message(kind="watching")) == NODES
 
 
-async def test_port_of_a_connection(
+async def test_port_in_use_by_a_connection_is_an_error(
     node: Node, port: int, cluster: Cluster, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """A port that another program keeps for a connection of its own is an error."""
+    """If a program has the port for a connection of its own, no node can be a beacon."""
     with connection_from(port):
         await node.start(BeaconServer(port, add_node=cluster.add_node, nodes=list), name=NAME)
         await until_logged(caplog, f"others do not find the cluster through {PY}: it can't list")
@@ -539,10 +553,10 @@ def connection_from(port: int) -> Iterator[None]:
 
 
 @pytest.mark.parametrize("interface", ["192.0.2.1", "no address"])
-async def test_interface_that_is_none(
+async def test_unusable_interface_is_logged(
     interface: str, node: Node, port: int, cluster: Cluster, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """Where it can't listen it says so, and lives."""
+    """A beacon that cannot listen logs that and stays alive."""
     beacon = BeaconServer(port, add_node=cluster.add_node, nodes=list, interface=interface)
     await node.start(beacon, name=NAME)
     assert beacon.opened_at is None
@@ -561,7 +575,7 @@ async def test_interface_that_is_none(
         ("py@localhost", None, "127.0.0.2", True),
     ],
 )
-async def test_interface(
+async def test_listens_at_the_interface(
     name: str,
     interface: str | None,
     asked: str,
@@ -570,7 +584,7 @@ async def test_interface(
     port: int,
     cluster: Cluster,
 ) -> None:
-    """It listens at the address of its node's name, or everywhere if that has none, or as told."""
+    """The beacon listens at its node's address, everywhere if that has none, or as told."""
     async with Node(name, "cookie") as node:
         beacon = BeaconServer(port, add_node=cluster.add_node, nodes=list, interface=interface)
         await node.start(beacon, name=NAME)
@@ -587,10 +601,10 @@ async def test_interface(
 
 
 @pytest.mark.parametrize("way", ["shutdown", "kill", "stop"])
-async def test_end(
+async def test_end_frees_the_port(
     way: str, beacon: BeaconServer, node: Node, port: int, cluster: Cluster, other: Node
 ) -> None:
-    """When it ends, however that is, the port is free, and nobody waits for an answer."""
+    """When the beacon ends, its port is free, and no client waits for an answer."""
     cluster.hold.clear()
     reader, writer = await asyncio.open_connection(HOST, port)
     idle_reader, idle_writer = await asyncio.open_connection(HOST, port)
@@ -626,10 +640,10 @@ async def test_run_again(
     writer.close()
 
 
-async def test_unknown_messages(
+async def test_unknown_messages_are_ignored(
     beacon: BeaconServer, node: Node, port: int, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """What it does not know does not end it."""
+    """Unknown calls, casts and messages do not end the beacon."""
     assert await soon(node.call(NAME, Atom("what"))) == NOTSUP
     node.cast(NAME, Atom("what"))
     node.send(NAME, Atom("what"))

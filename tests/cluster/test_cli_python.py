@@ -97,8 +97,8 @@ async def test_two_form_a_cluster(world: World) -> None:
         assert process.returncode == 0
 
 
-async def test_started_at_once(world: World) -> None:
-    """Nobody is missed who comes while one is still looking."""
+async def test_nodes_that_start_at_once_find_each_other(world: World) -> None:
+    """Each node hears of all that start while it is still looking."""
     processes = {name: await world.join(name) for name in (PY, PY2, PY3)}
     for process in processes.values():
         online: set[str] = set()
@@ -111,8 +111,11 @@ async def test_started_at_once(world: World) -> None:
             online |= {row["node"] for row in event.get("nodes", [event]) if "node" in row}
 
 
-async def test_kill_of_the_one_that_has_epmd_and_the_beacon(world: World) -> None:
-    """Another one takes both over: a third one joins through it, and the killed one comes back."""
+async def test_epmd_and_beacon_are_taken_over(world: World) -> None:
+    """When the node that has both is killed, another takes them over.
+
+    A third node joins through it, and the killed one comes back.
+    """
     py = await world.join(PY)
     await expect(py, STANDALONE)
     py2 = await world.join(PY2, "--verbose")
@@ -145,8 +148,8 @@ async def test_demo() -> None:
     assert out.endswith(b"That was a cluster of Python nodes, without Erlang.\n")
 
 
-async def test_no_beacon(world: World) -> None:
-    """Nobody finds such a node; it finds the others itself."""
+async def test_node_without_a_beacon_joins(world: World) -> None:
+    """Other nodes do not find a node without a beacon; it finds them."""
     py = await world.join(PY, "--no-beacon")
     await expect(py, STANDALONE)
     status, _, err = await world.look()
@@ -162,7 +165,7 @@ async def test_no_beacon(world: World) -> None:
         assert {row["node"] for row in first["nodes"]} == {PY, PY2}
 
 
-async def test_first_host(world: World) -> None:
+async def test_first_host_may_be_outside_of_the_network(world: World) -> None:
     """A beacon outside of the network is found by the host that is asked first."""
     elsewhere = "127.0.0.8/29"
     py = await world.join(PY, net=elsewhere)
@@ -175,8 +178,8 @@ async def test_first_host(world: World) -> None:
     assert (status, out, err) == (0, f"{PY} sees {PY2}\n", "")
 
 
-async def test_look(world: World) -> None:
-    """It prints which nodes each beacon sees, and none of them hears of it."""
+async def test_look_prints_what_beacons_see(world: World) -> None:
+    """`look` prints which nodes each beacon sees, and no node hears of it."""
     py = await world.join(PY)
     await expect(py, STANDALONE)
     assert await world.look() == (0, f"{PY} sees no other node\n", "")
@@ -189,8 +192,8 @@ async def test_look(world: World) -> None:
     assert await soon(py.communicate()) == (b"", b"")
 
 
-async def test_look_at_a_beacon_that_controls_terminals(world: World) -> None:
-    """What it calls itself is shown without effect."""
+async def test_look_escapes_control_characters(world: World) -> None:
+    """The name that a beacon gives has no effect on the terminal."""
 
     async def answer(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         await reader.read(1000)
@@ -201,20 +204,20 @@ async def test_look_at_a_beacon_that_controls_terminals(world: World) -> None:
         assert await world.look() == (0, "'a\\x1b[2J@x' sees 'b\\x07@x'\n", "")
 
 
-def test_row_that_controls_terminals(capsys: pytest.CaptureFixture[str]) -> None:
-    """What a peer has written into the tracker is shown without effect."""
+def test_control_characters_in_rows_are_escaped(capsys: pytest.CaptureFixture[str]) -> None:
+    """What a peer has written into the tracker has no effect on the terminal."""
     time = "2030-01-01T00:00:00.000000Z"
     row = {"node": "a\x1b[2J@x", "status": "on\x07", "last_change": time}
     cli._print_text({"event": "node_update", **row})
     assert capsys.readouterr().out == f"'a\\x1b[2J@x' 'on\\x07' {time}\n"
 
 
-async def test_progress(world: World) -> None:
-    """Looking that takes over a second shows how far it is: on a terminal, and clears it then."""
-    guests: asyncio.Queue[asyncio.StreamWriter] = asyncio.Queue()
+async def test_progress_is_shown_on_a_terminal(world: World) -> None:
+    """A search that takes over a second shows its progress, and clears it at the end."""
+    clients: asyncio.Queue[asyncio.StreamWriter] = asyncio.Queue()
 
     async def keep(_reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        guests.put_nowait(writer)
+        clients.put_nowait(writer)
 
     outside, terminal = pty.openpty()
     screen = asyncio.StreamReader()
@@ -226,12 +229,12 @@ async def test_progress(world: World) -> None:
             await asyncio.start_server(keep, "127.0.0.1", world.port),
             running("look", *world.where(), env=world.env) as quiet,
         ):
-            writers = [await soon(guests.get())]
+            writers = [await soon(clients.get())]
             async with (
                 running("look", *world.where(), "--json", env=world.env, stderr=terminal) as json_,
                 running("look", *world.where(), env=world.env, stderr=terminal) as shown,
             ):
-                writers += [await soon(guests.get()) for _ in (json_, shown)]
+                writers += [await soon(clients.get()) for _ in (json_, shown)]
                 assert await soon(screen.readuntil(b"nodes")) == b"\x1b[Klooking for other nodes"
                 for writer in writers:
                     writer.close()
@@ -251,7 +254,7 @@ async def test_progress(world: World) -> None:
         (["join", "--first-host", ""], "first_host is ''; it must be a host's name or address"),
     ],
 )
-async def test_settings_that_cannot_be_used(world: World, args: list[str], message: str) -> None:
+async def test_unusable_settings_are_refused(world: World, args: list[str], message: str) -> None:
     """One line says what is wrong; the exit status is 2."""
     name = ["--name", PY, "--cookie", "secret"] if args[0] == "join" else []
     status, out, err = await run(*args, *name, env=world.env)
@@ -259,8 +262,8 @@ async def test_settings_that_cannot_be_used(world: World, args: list[str], messa
     assert message in err
 
 
-async def test_no_cookie(world: World, tmp_path: Path) -> None:
-    """Without a cookie anywhere it says where it looked and how to make one; what it says works."""
+async def test_missing_cookie_is_explained(world: World, tmp_path: Path) -> None:
+    """The error says where a cookie was looked for, and how to make one that works."""
     args = ("join", "--name", PY, *world.where(), "--for", "0")
     env = {**world.env, "HOME": str(tmp_path)}
     status, _, err = await run(*args, env=env)
@@ -273,8 +276,8 @@ async def test_no_cookie(world: World, tmp_path: Path) -> None:
     assert (status, err) == (0, "")
 
 
-async def test_output_that_cannot_be_written(world: World) -> None:
-    """A full disk is an error in a line."""
+async def test_unwritable_output_is_an_error(world: World) -> None:
+    """A full disk gives an error in one line."""
     args = ("join", "--name", PY, "--cookie", "secret", *world.where())
     full = os.open("/dev/full", os.O_WRONLY)
     process = await asyncio.create_subprocess_exec(

@@ -1,4 +1,4 @@
-"""The cluster's time, whatever our clock shows."""
+"""The clock that follows the times of the cluster."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ HOUR, SECOND = timedelta(hours=1), timedelta(seconds=1)
 
 
 class Clocks:
-    """Our clocks, as the test sets them."""
+    """The node's clocks, as the test sets them."""
 
     def __init__(self, wall: datetime) -> None:
         self.wall = wall
@@ -22,8 +22,8 @@ class Clocks:
 
 
 @pytest.mark.parametrize("wrong", [-HOUR, 0 * HOUR, HOUR])
-def test_ours_is_wrong(wrong: timedelta) -> None:
-    """Ours counts until a time was heard, and then no more, however it is set."""
+def test_heard_time_replaces_the_own_clock(wrong: timedelta) -> None:
+    """The node's clock counts only until a time was heard, however it is set."""
     clocks = Clocks(NOON + wrong)
     assert clocks.cluster.now() == NOON + wrong
     clocks.cluster.hear(NOON)
@@ -33,16 +33,16 @@ def test_ours_is_wrong(wrong: timedelta) -> None:
     assert NOON + 60 * SECOND < clocks.cluster.now() < NOON + 61 * SECOND
 
 
-def test_later_than_all_that_was_heard() -> None:
-    """A later time is followed, an earlier one is none of now."""
+def test_clock_never_goes_back() -> None:
+    """A later time is followed, an earlier one is ignored."""
     clocks = Clocks(NOON)
     for time in (NOON, NOON + HOUR, NOON - HOUR, NOON + HOUR):
         clocks.cluster.hear(time)
     assert NOON + HOUR < clocks.cluster.now() < NOON + HOUR + SECOND
 
 
-def test_end_of_time() -> None:
-    """A time that nothing can be added to is the latest there is."""
+def test_clock_stops_at_the_latest_time() -> None:
+    """A time to which nothing can be added stays."""
     clocks = Clocks(NOON)
     last = datetime.max.replace(tzinfo=UTC)
     for time in (NOON, last, NOON):

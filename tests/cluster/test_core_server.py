@@ -1,4 +1,4 @@
-"""The rules of CoreServer that need no other node: what of the tracker alerts followers."""
+"""Which changes of the tracker alert followers."""
 
 from __future__ import annotations
 
@@ -50,14 +50,14 @@ def delete(old_status: Atom | None, node: Atom = PEER) -> TrackerEvent:
     ],
     ids=repr,
 )
-def test_mnesia_notify(event: TrackerEvent, status: Atom | None) -> None:
-    """PROTOCOL section 5, line by line."""
+def test_changed_status_of_a_peer_alerts(event: TrackerEvent, status: Atom | None) -> None:
+    """A peer's change to online, or from online to offline, alerts followers; nothing else does."""
     assert mnesia_notify(event, OWN) == (None if status is None else (PEER, status))
 
 
 @pytest.mark.parametrize("status", [ONLINE, OFFLINE])
 @pytest.mark.parametrize("old_status", [None, ONLINE, OFFLINE])
 def test_own_node_never_alerts(status: Atom, old_status: Atom | None) -> None:
-    """Whatever happens to the own row, followers hear nothing."""
+    """No change of the node's own row alerts followers."""
     assert mnesia_notify(write(status, old_status, OWN), OWN) is None
     assert mnesia_notify(delete(old_status, OWN), OWN) is None

@@ -1,4 +1,4 @@
-"""The Locator in large networks whose hosts do not even refuse: nothing comes back from them."""
+"""The Locator in large networks whose hosts do not even refuse a connection."""
 
 from __future__ import annotations
 
@@ -19,8 +19,10 @@ ROOT = Path(__file__).parents[2]
 
 
 def isolation() -> list[str] | None:
-    """What runs a command in a network of its own, where it may make interfaces, if there is
-    something: who is not root needs a user namespace, and root may get none, as in a chroot."""
+    """The command that runs another in a network namespace of its own, or None.
+
+    Without root it takes a user namespace, which root may not get, as in a chroot.
+    """
     ways = [["unshare", "--net", "--"], ["unshare", "--map-root-user", "--net", "--"]]
     for way in ways if os.geteuid() == 0 else ways[1:]:
         probe = [*way, "test", "-w", "/dev/net/tun"]
@@ -60,8 +62,10 @@ def seek(prefix: int, descriptors: int) -> Any:
         pytest.param(16, 1024, 60.0, 512, 65024, marks=pytest.mark.slow),
     ],
 )
-def test_last_host(prefix: int, descriptors: int, seconds: float, sockets: int, asked: int) -> None:
-    """A beacon on the last host is found in time, with no more sockets than are to spare."""
+def test_beacon_on_the_last_host_is_found(
+    prefix: int, descriptors: int, seconds: float, sockets: int, asked: int
+) -> None:
+    """The beacon is found in time, with no more sockets than are to spare."""
     result = seek(prefix, descriptors)
     assert result["found"] == NODE
     assert result["seconds"] < seconds * UNIT

@@ -1,4 +1,4 @@
-"""The Locator, against TCP servers that answer as beacons do, and as nobody should.
+"""The Locator, with TCP servers that answer as beacons do, or as they should not.
 
 Real beacons are met in tests/interop/test_join.py.
 """
@@ -43,14 +43,14 @@ WATCHING = {"sender": PY, "type": "watching", "payload": "check"}
         ("::1/128", ["::1"]),
     ],
 )
-def test_hosts_of(cluster_net: str, hosts: list[str]) -> None:
+def test_hosts_of_a_network(cluster_net: str, hosts: list[str]) -> None:
     """The addresses of a network that hosts can have, in order."""
     assert hosts_of(cluster_net) == hosts
 
 
 @pytest.mark.parametrize("cluster_net", ["10.0.0.0/16", "fd00::/112"])
-def test_hosts_of_the_largest_network(cluster_net: str) -> None:
-    """A network of 16 bits is looked through."""
+def test_network_of_16_bits_is_accepted(cluster_net: str) -> None:
+    """A network of 16 bits has the maximum number of hosts."""
     assert MAX_HOSTS - 2 <= len(hosts_of(cluster_net)) <= MAX_HOSTS
 
 
@@ -68,27 +68,27 @@ def test_hosts_of_the_largest_network(cluster_net: str) -> None:
         ("", "it must look like"),
     ],
 )
-def test_network_that_cannot_be_used(cluster_net: str, text: str) -> None:
-    """The error shows what would be right."""
+def test_unusable_network_is_refused(cluster_net: str, text: str) -> None:
+    """The error shows a valid network."""
     with pytest.raises(ConfigError) as caught:
         hosts_of(cluster_net)
     assert text in str(caught.value)
 
 
 @pytest.mark.parametrize("port", [1, 3000, 33000, 65535])
-def test_port(port: int) -> None:
+def test_valid_port_is_returned(port: int) -> None:
     """A port is given back."""
     assert check_port(port) == port
 
 
 @pytest.mark.parametrize("port", [-1, 0, 65536])
-def test_no_port(port: int) -> None:
-    """What no port can be is refused."""
+def test_invalid_port_is_refused(port: int) -> None:
+    """A port is a number from 1 to 65535."""
     with pytest.raises(ConfigError, match=f"the listener port is {port}; it must be from 1 to"):
         check_port(port)
 
 
-# Whom to ask
+# Joining
 
 
 def reply(payload: object, sender: str = "a@127.0.0.1") -> bytes:
@@ -181,16 +181,18 @@ def elsewhere(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(locator_module, "is_local", lambda _transport: False)
 
 
-async def test_joined(serve: Serve, locator: Locator, backoffs: list[float]) -> None:
-    """The one beacon lets us in at once, asked once."""
+async def test_only_beacon_lets_the_node_in(
+    serve: Serve, locator: Locator, backoffs: list[float]
+) -> None:
+    """The only beacon lets the node in, and is asked once."""
     [beacon] = await serve(FakeBeacon(reply("joined")))
     assert await soon(locator.seek()) == "a@127.0.0.1"
     assert beacon.requests == [SEEKING]
     assert backoffs == []
 
 
-async def test_losers_are_told(serve: Serve, locator: Locator) -> None:
-    """The first in the network's order is asked to let us in; the others get `watching`."""
+async def test_first_beacon_is_asked_to_join(serve: Serve, locator: Locator) -> None:
+    """The first in the network's order is asked to let the node in; the others get `watching`."""
     beacons = await serve(
         FakeBeacon(reply("joined", "a@127.0.0.1")),
         FakeBeacon(reply(["a@127.0.0.1"], "b@127.0.0.2")),
@@ -203,8 +205,10 @@ async def test_losers_are_told(serve: Serve, locator: Locator) -> None:
 
 
 @pytest.mark.parametrize("answer", [None, b"junk", reply("joined", "b@127.0.0.2")])
-async def test_losers_that_misbehave(answer: bytes | None, serve: Serve, locator: Locator) -> None:
-    """Once we are in, what another beacon makes of its `watching` is all the same."""
+async def test_answer_to_watching_does_not_matter(
+    answer: bytes | None, serve: Serve, locator: Locator
+) -> None:
+    """Once the node is in, other beacons may answer anything, or nothing."""
     _, other = await serve(FakeBeacon(reply("joined")), FakeBeacon(answer))
     assert await soon(locator.seek()) == "a@127.0.0.1"
     await soon(other.asked.wait())
@@ -232,10 +236,10 @@ async def test_losers_that_misbehave(answer: bytes | None, serve: Serve, locator
     ],
     ids=lambda first: repr(first)[:40],
 )
-async def test_first_does_not_let_us_in(
+async def test_second_beacon_is_asked_after_the_first(
     first: tuple[bytes | None, bool], serve: Serve, locator: Locator, backoffs: list[float]
 ) -> None:
-    """Whatever the first beacon does, the second is asked in the same round and lets us in."""
+    """If the first beacon does not let the node in, the second is asked in the same round."""
     answer, hang_up = first
     one, two = await serve(
         FakeBeacon(answer, hang_up=hang_up), FakeBeacon(reply("joined", "b@127.0.0.2"))
@@ -245,17 +249,19 @@ async def test_first_does_not_let_us_in(
     assert backoffs == []
 
 
-async def test_mute_beacon(serve: Serve, locator: Locator, monkeypatch: pytest.MonkeyPatch) -> None:
-    """One that never answers is given up, and the next one asked."""
+async def test_silent_beacon_times_out(
+    serve: Serve, locator: Locator, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A beacon that never answers is given up, and the next one is asked."""
     monkeypatch.setattr(locator_module, "REPLY_TIMEOUT", 0.05 * UNIT)
     await serve(FakeBeacon(None), FakeBeacon(reply("joined", "b@127.0.0.2")))
     assert await soon(locator.seek()) == "b@127.0.0.2"
 
 
-async def test_beacon_that_waits_for_nobody(
+async def test_closed_connection_is_made_again(
     serve: Serve, locator: Locator, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """One that has closed the connection while another was asked is connected to again."""
+    """A beacon that has closed the connection while another was asked is connected to again."""
     monkeypatch.setattr(locator_module, "REPLY_TIMEOUT", 0.3 * UNIT)
 
     class Impatient(FakeBeacon):
@@ -271,10 +277,10 @@ async def test_beacon_that_waits_for_nobody(
     assert (beacon.connections, beacon.requests) == (2, [SEEKING])
 
 
-async def test_mute_beacons_only(
+async def test_silent_beacons_are_an_error(
     serve: Serve, locator: Locator, backoffs: list[float], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """When somebody takes the connection and never answers, that is no network without beacons."""
+    """Beacons that accept connections and never answer are an error, not a lack of beacons."""
     monkeypatch.setattr(locator_module, "REPLY_TIMEOUT", 0.05 * UNIT)
     await serve(FakeBeacon(None))
     with pytest.raises(JoinError, match="did not answer within") as caught:
@@ -295,7 +301,7 @@ async def test_mute_beacons_only(
     ],
     ids=lambda value: repr(value)[:40],
 )
-async def test_refused(
+async def test_refusal_in_every_round_is_an_error(
     answer: bytes,
     said: str,
     cause: str,
@@ -304,7 +310,7 @@ async def test_refused(
     backoffs: list[float],
     elsewhere: None,
 ) -> None:
-    """When the only beacon refuses in every round, the error says who, what and why."""
+    """The error names the beacon, its answer and the cause."""
     [beacon] = await serve(FakeBeacon(answer))
     with pytest.raises(JoinError) as caught:
         await soon(locator.seek())
@@ -315,16 +321,20 @@ async def test_refused(
     assert len(backoffs) == ROUNDS - 1
 
 
-async def test_own_beacon(serve: Serve, locator: Locator, backoffs: list[float]) -> None:
-    """A beacon of this machine that says `self` is ours, and no answer: others decide."""
+async def test_own_beacon_is_not_joined(
+    serve: Serve, locator: Locator, backoffs: list[float]
+) -> None:
+    """A beacon that answers `self` is the node's own, which counts as no answer."""
     [own] = await serve(FakeBeacon(reply("self", PY)))
     assert await soon(locator.seek()) is None
     assert (own.connections, len(backoffs)) == (ROUNDS, ROUNDS - 1)
 
 
 @pytest.mark.parametrize("payload", ["joined", "join_failed"])
-async def test_own_beacon_and_another(payload: str, serve: Serve, locator: Locator) -> None:
-    """Next to ours, another beacon lets us in, or refuses."""
+async def test_other_beacon_counts_beside_the_own(
+    payload: str, serve: Serve, locator: Locator
+) -> None:
+    """Beside the node's own beacon, another one lets it in, or refuses."""
     await serve(FakeBeacon(reply("self", PY)), FakeBeacon(reply(payload, "b@127.0.0.2")))
     if payload == "joined":
         assert await soon(locator.seek()) == "b@127.0.0.2"
@@ -333,8 +343,8 @@ async def test_own_beacon_and_another(payload: str, serve: Serve, locator: Locat
             await soon(locator.seek())
 
 
-async def test_joined_by_a_namesake_here(serve: Serve, locator: Locator) -> None:
-    """Only `self` is what our own beacon says; anything else in our name is a refusal."""
+async def test_own_beacon_answers_self_only(serve: Serve, locator: Locator) -> None:
+    """Any other answer in the node's own name is a refusal."""
     await serve(FakeBeacon(reply("joined", PY)))
     with pytest.raises(JoinError, match="not an answer"):
         await soon(locator.seek())
@@ -344,15 +354,15 @@ async def test_joined_by_a_namesake_here(serve: Serve, locator: Locator) -> None
 async def test_refusal_of_another_is_told_before_self(
     turned: bool, serve: Serve, locator: Locator, elsewhere: None
 ) -> None:
-    """`self` is the least of several refusals."""
+    """Of several refusals, `self` is reported last."""
     beacons = [FakeBeacon(reply("self", PY)), FakeBeacon(reply("join_failed", "b@127.0.0.2"))]
     await serve(*(reversed(beacons) if turned else beacons))
     with pytest.raises(JoinError, match="the beacon of b@127"):
         await soon(locator.seek())
 
 
-async def test_let_in_after_a_refusal(serve: Serve, port: int) -> None:
-    """A beacon that refuses at first is asked again, and what it said before is past."""
+async def test_refused_node_is_let_in_later(serve: Serve, port: int) -> None:
+    """A beacon that refuses at first is asked again, and its refusal is forgotten."""
     [beacon] = await serve(FakeBeacon(reply("join_failed")))
 
     def backoff() -> float:
@@ -363,8 +373,8 @@ async def test_let_in_after_a_refusal(serve: Serve, port: int) -> None:
     assert beacon.requests == [SEEKING, SEEKING]
 
 
-async def test_refusal_of_an_earlier_round(serve: Serve, port: int) -> None:
-    """When the last round finds no beacon, there is none, whatever was said before."""
+async def test_only_the_last_round_counts(serve: Serve, port: int) -> None:
+    """When the last round finds no beacon, earlier refusals are not reported."""
     [beacon] = await serve(FakeBeacon(reply("join_failed")))
 
     def backoff() -> float:
@@ -374,26 +384,26 @@ async def test_refusal_of_an_earlier_round(serve: Serve, port: int) -> None:
     assert await soon(Locator(PY, ["127.0.0.1"], port, backoff).seek()) is None
 
 
-async def test_no_beacon(locator: Locator, backoffs: list[float]) -> None:
-    """Where nobody listens there is none, after three rounds."""
+async def test_no_beacon_after_three_rounds(locator: Locator, backoffs: list[float]) -> None:
+    """A network without a listener has no beacon, after three rounds."""
     assert await soon(locator.seek()) is None
     assert len(backoffs) == ROUNDS - 1 == 2
 
 
-async def test_long_rounds(
+async def test_long_round_is_not_repeated(
     locator: Locator, backoffs: list[float], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Where a round takes long there is only one: the search goes on behind the start."""
+    """After a long round the search goes on behind the start."""
     monkeypatch.setattr(locator_module, "ROUNDS_TIME", -1.0)
     assert await soon(locator.seek()) is None
     assert backoffs == []
 
 
 @pytest.mark.parametrize("answer", [None, b"junk", b"{}"])
-async def test_no_beacon_but_something_else(
+async def test_other_service_is_not_a_beacon(
     answer: bytes | None, serve: Serve, locator: Locator, backoffs: list[float]
 ) -> None:
-    """Another service on the port is no beacon, in none of the three rounds."""
+    """Another service on the port is not taken for a beacon in any of the three rounds."""
     [other] = await serve(FakeBeacon(answer, hang_up=True))
     assert await soon(locator.seek()) is None
     assert other.connections == ROUNDS
@@ -412,10 +422,10 @@ async def test_found_in_a_later_round(serve: Serve, port: int) -> None:
     assert len(starts) == 1
 
 
-async def test_more_hosts_than_are_asked_at_once(
+async def test_every_host_is_asked(
     serve: Serve, port: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Each host is asked, however few are at once."""
+    """Each host is asked, however few are asked at once."""
     monkeypatch.setattr(locator_module, "AT_ONCE", 2)
     beacons = await serve(*(FakeBeacon(None, hang_up=True) for _ in range(4)))
     locator = Locator(PY, hosts_of("127.0.0.0/29"), port, lambda: 0.0)
@@ -426,14 +436,16 @@ async def test_more_hosts_than_are_asked_at_once(
 @pytest.mark.parametrize(
     ("soft", "at_once"), [(resource.RLIM_INFINITY, 512), (1024, 512), (256, 128), (1, 1), (0, 1)]
 )
-def test_at_once(soft: int, at_once: int, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_sweep_leaves_file_descriptors(
+    soft: int, at_once: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """At most half of the file descriptors that the process may have are for the sweep."""
     monkeypatch.setattr(resource, "getrlimit", lambda _: (soft, resource.RLIM_INFINITY))
     assert locator_module._at_once() == at_once
 
 
-async def test_progress(port: int, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Who wants to know is told how many hosts were asked, from the beginning in each round."""
+async def test_progress_is_reported(port: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """`on_progress` gets how many hosts were asked, from the beginning in each round."""
     monkeypatch.setattr(locator_module, "AT_ONCE", 4)
     told: list[tuple[int, int]] = []
     hosts = hosts_of("127.0.0.0/29")
@@ -444,12 +456,12 @@ async def test_progress(port: int, monkeypatch: pytest.MonkeyPatch) -> None:
     assert told == [(4, 6), (6, 6)] * 3
 
 
-# The first of all
+# The first host
 
 
 @pytest.mark.parametrize("first", ["127.0.0.3", "127.0.0.9", "localhost"])
-async def test_first_is_asked_alone(first: str, serve: Serve, port: int) -> None:
-    """When the first host lets us in, no other one is asked; it may be outside of the network."""
+async def test_first_host_is_asked_alone(first: str, serve: Serve, port: int) -> None:
+    """If the first host lets the node in, no other is asked; it may be outside of the network."""
     beacons = await serve(FakeBeacon(reply("joined")), FakeBeacon(None), FakeBeacon(None))
     server = None
     if first == "127.0.0.3":
@@ -464,8 +476,8 @@ async def test_first_is_asked_alone(first: str, serve: Serve, port: int) -> None
 
 
 @pytest.mark.parametrize("first", ["127.0.0.1", "127.0.0.9", "nosuch.invalid", "x" * 70, ""])
-async def test_first_does_not_help(first: str, serve: Serve, port: int) -> None:
-    """When the first host does not let us in, or there is none, the others are asked, each once."""
+async def test_others_are_asked_after_the_first_host(first: str, serve: Serve, port: int) -> None:
+    """If the first host does not let the node in, the others are asked, each once."""
     beacons = await serve(
         FakeBeacon(reply("join_failed")), FakeBeacon(reply("joined", "b@127.0.0.2"))
     )
@@ -474,11 +486,13 @@ async def test_first_does_not_help(first: str, serve: Serve, port: int) -> None:
     assert [beacon.requests for beacon in beacons] == [[SEEKING], [SEEKING]]
 
 
-# Looking round
+# Looking without joining
 
 
-async def test_look(serve: Serve, locator: Locator, caplog: pytest.LogCaptureFixture) -> None:
-    """Every beacon but our own tells which nodes it sees; what is no beacon is left out."""
+async def test_look_gives_what_beacons_see(
+    serve: Serve, locator: Locator, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Each beacon but the node's own gives the nodes that it sees; other services are left out."""
     beacons = await serve(
         FakeBeacon(reply("self", PY)),
         FakeBeacon(reply(["c@127.0.0.3"], "b@127.0.0.2")),
@@ -497,10 +511,10 @@ async def test_look(serve: Serve, locator: Locator, caplog: pytest.LogCaptureFix
     assert "127.0.0.5 answered 'joined'" in texts[1]
 
 
-async def test_look_at_mute_beacons(
+async def test_look_leaves_out_silent_beacons(
     serve: Serve, locator: Locator, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Those that do not answer are waited for together, and left out."""
+    """Beacons that do not answer are waited for together, and left out."""
     monkeypatch.setattr(locator_module, "REPLY_TIMEOUT", 0.5 * UNIT)
     await serve(*(FakeBeacon(None) for _ in range(5)), FakeBeacon(reply([])))
     began = asyncio.get_running_loop().time()
@@ -508,11 +522,13 @@ async def test_look_at_mute_beacons(
     assert asyncio.get_running_loop().time() - began < 1.5 * UNIT
 
 
-# The known
+# Known beacons
 
 
-async def test_known(serve: Serve, locator: Locator, caplog: pytest.LogCaptureFixture) -> None:
-    """Nodes of our own cluster, and our own, are asked who they are, and nothing else."""
+async def test_known_beacons_are_not_asked_to_join(
+    serve: Serve, locator: Locator, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Beacons of the node's cluster, and its own, get `watching` and nothing else."""
     beacons = await serve(
         FakeBeacon(reply([], "a@127.0.0.1")),
         FakeBeacon(reply("self", PY)),
@@ -523,9 +539,11 @@ async def test_known(serve: Serve, locator: Locator, caplog: pytest.LogCaptureFi
 
 
 @pytest.mark.parametrize("payload", ["joined", "join_failed"])
-async def test_stranger_among_the_known(payload: str, serve: Serve, locator: Locator) -> None:
-    """A beacon of another cluster is asked, on a second connection, to let us in."""
-    known, stranger = await serve(
+async def test_beacon_of_another_cluster_is_asked_to_join(
+    payload: str, serve: Serve, locator: Locator
+) -> None:
+    """A beacon of another cluster is asked to let the node in, on a second connection."""
+    known, other = await serve(
         FakeBeacon(reply([], "a@127.0.0.1")), FakeBeacon(reply(payload, "b@127.0.0.2"))
     )
     seeking = locator.seek(rounds=1, known=["a@127.0.0.1", "c@127.0.0.3"])
@@ -534,15 +552,15 @@ async def test_stranger_among_the_known(payload: str, serve: Serve, locator: Loc
     else:
         with pytest.raises(JoinError, match="the beacon of b@127"):
             await soon(seeking)
-    assert (known.requests, stranger.requests) == ([WATCHING], [WATCHING, SEEKING])
+    assert (known.requests, other.requests) == ([WATCHING], [WATCHING, SEEKING])
 
 
 @pytest.mark.parametrize("what", ["seek", "known", "look"])
 @pytest.mark.parametrize("answers", [(None, None), ("join_failed", "joined"), ("joined", None)])
-async def test_cancelled(
+async def test_cancelled_search_closes_its_connections(
     answers: tuple[str | None, ...], what: str, serve: Serve, locator: Locator
 ) -> None:
-    """Cancelled at any moment, no connection stays open."""
+    """A search that is cancelled at any moment leaves no connection open."""
     replies = [None if answer is None else reply(answer) for answer in answers]
     beacons = await serve(*map(FakeBeacon, replies))
     for turns in range(60):

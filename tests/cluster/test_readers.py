@@ -31,7 +31,7 @@ async def test_updates_in_order_then_the_end() -> None:
     assert [item async for item in updates] == []
 
 
-async def test_updates_waits() -> None:
+async def test_read_waits_for_an_update() -> None:
     """A read without an update waits for one."""
     updates = Updates()
     reader = asyncio.ensure_future(anext(updates))
@@ -72,8 +72,8 @@ async def test_cancelled_wait_loses_nothing() -> None:
 
 
 @pytest.mark.parametrize("ended", [False, True], ids=["goes on", "ended"])
-async def test_updates_lost(ended: bool) -> None:
-    """One more than `MAX_UNREAD`: the reader gets those, then is told, and told again."""
+async def test_unread_updates_over_the_limit_are_lost(ended: bool) -> None:
+    """The reader gets `MAX_UNREAD` updates, and then `UpdatesLost` at each read."""
     updates = Updates()
     for number in range(MAX_UNREAD + 1):
         updates.put(update(number))
@@ -86,8 +86,8 @@ async def test_updates_lost(ended: bool) -> None:
             await soon(anext(updates))
 
 
-async def test_known_updates() -> None:
-    """What is known already is no news, but only once."""
+async def test_known_update_is_dropped_once() -> None:
+    """An update that the reader knows already is not given, but only once."""
     updates = Updates([update(1), update(2)])
     for number in (1, 1, 3):
         updates.put(update(number))
@@ -95,8 +95,8 @@ async def test_known_updates() -> None:
     assert [item async for item in updates] == [update(1), update(3)]
 
 
-async def test_modes_lost() -> None:
-    """Whoever doesn't read the modes is told likewise."""
+async def test_unread_modes_over_the_limit_are_lost() -> None:
+    """The reader gets `UpdatesLost`, as for updates."""
     modes = Modes()
     for number in range(MAX_UNREAD + 1):
         modes.put((STANDALONE, CLUSTERED)[number % 2])
@@ -106,8 +106,8 @@ async def test_modes_lost() -> None:
         await soon(anext(modes))
 
 
-async def test_updates_not_lost() -> None:
-    """`MAX_UNREAD` and the end still fit."""
+async def test_limit_of_unread_updates_leaves_room_for_the_end() -> None:
+    """`MAX_UNREAD` updates and the end fit."""
     updates = Updates()
     for number in range(MAX_UNREAD):
         updates.put(update(number))

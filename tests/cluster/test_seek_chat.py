@@ -46,7 +46,7 @@ def test_bytes_as_beethoven_sends_them() -> None:
 
 @pytest.mark.parametrize("message", MESSAGES, ids=repr)
 def test_round_trip_and_every_cut(message: Message) -> None:
-    """A whole message is read, and each beginning of it, and white space, awaits the rest."""
+    """A whole message is decoded; a prefix of it gives None, and white space is ignored."""
     data = encode(message)
     assert [decode(data[:end]) for end in range(len(data))] == [None] * len(data)
     assert decode(data) == message
@@ -71,13 +71,13 @@ def test_utf8_cut_in_a_character() -> None:
     assert decode(data) == Message("ü@h", REPLY, "joined")
 
 
-def test_more_fields_and_another_order() -> None:
-    """What else a message holds is ignored."""
+def test_further_fields_are_ignored() -> None:
+    """Fields may come in any order, with others between them."""
     data = b'{"payload": "joined", "more": {"x": [1]}, "type": "reply", "sender": "a@h"}'
     assert decode(data) == Message("a@h", REPLY, "joined")
 
 
-def test_size() -> None:
+def test_size_is_limited() -> None:
     """A message may have `MAX_SIZE` bytes, and not one more, complete or not."""
     padded = encode(MESSAGES[0]).ljust(MAX_SIZE)
     assert decode(padded) == MESSAGES[0]
@@ -92,8 +92,8 @@ def test_size() -> None:
     [b"x", b"HTTP/1.1 400 Bad Request\r\n", b"\x00", b"[", b'"joined"', b"1", b"  null", b"\xff{"],
     ids=repr,
 )
-def test_no_object(data: bytes) -> None:
-    """What doesn't begin as an object is refused at its first byte."""
+def test_message_begins_as_an_object(data: bytes) -> None:
+    """Bytes that do not begin as an object are refused at the first one."""
     with pytest.raises(SeekChatError, match="no JSON object"):
         decode(data)
 
@@ -118,7 +118,7 @@ def test_no_object(data: bytes) -> None:
     ],
     ids=repr,
 )
-def test_wrong_fields(data: bytes) -> None:
+def test_missing_or_mistyped_fields_are_refused(data: bytes) -> None:
     """Fields that are missing or of another type are refused."""
     with pytest.raises(SeekChatError, match="sender, type and payload"):
         decode(data)
@@ -127,6 +127,6 @@ def test_wrong_fields(data: bytes) -> None:
 @pytest.mark.parametrize(
     "data", [b'{"a":' * 10_000, b'{"a":' + b"[" * 60_000, b'{"a":' + b"9" * 5000], ids=len
 )
-def test_bombs(data: bytes) -> None:
-    """Depth and length that Python's parser refuses come to nothing worse than waiting."""
+def test_too_deep_or_long_json_is_incomplete(data: bytes) -> None:
+    """JSON that is too deep or long for Python's parser raises nothing."""
     assert decode(data) is None

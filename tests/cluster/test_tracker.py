@@ -49,7 +49,7 @@ TIMES = st.datetimes(
 )
 
 
-def test_datetime_struct() -> None:
+def test_time_is_encoded_as_elixir_does() -> None:
     """A time is the struct that Elixir has for it, to the byte, and back."""
     assert encode(from_datetime(NOW)) == encode(from_datetime(to_datetime(ELIXIR_NOW)))
     assert from_datetime(NOW) == ELIXIR_NOW
@@ -57,8 +57,8 @@ def test_datetime_struct() -> None:
 
 
 @given(TIMES)
-def test_round_trip(time: datetime) -> None:
-    """Each time of whatever zone survives, over the wire too, and comes back as UTC."""
+def test_time_survives_the_wire(time: datetime) -> None:
+    """A time of any zone comes back as UTC."""
     back = to_datetime(decode(encode(from_datetime(time))))
     assert back == time
     assert back.tzinfo is UTC
@@ -89,17 +89,17 @@ def test_round_trip(time: datetime) -> None:
         17,
     ],
 )
-def test_malformed(term: Term) -> None:
-    """What is no time is the earliest one, so that it sorts first."""
+def test_malformed_time_is_the_earliest(term: Term) -> None:
+    """A malformed time counts as the earliest, so that it sorts before all others."""
     assert to_datetime(term) == EARLIEST
 
 
-def test_leap_second() -> None:
-    """Elixir has second 60, Python has not."""
+def test_leap_second_becomes_second_59() -> None:
+    """Elixir has second 60, Python does not."""
     assert to_datetime(ELIXIR_NOW | {Atom("second"): 60}) == NOW.replace(second=59)
 
 
-def test_rows() -> None:
+def test_rows_of_the_tracker() -> None:
     """A record has the table's name in front, and its columns by name when read."""
     row = record("a@127.0.0.1", ONLINE, NOW)
     assert row == (CORE_TRACKER, Atom("a@127.0.0.1"), Atom("online"), ELIXIR_NOW)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import struct
 import tracemalloc
 from typing import Any, SupportsIndex
 
@@ -14,9 +13,9 @@ from pybeethoven.distribution import control as c
 from pybeethoven.distribution import framing
 from pybeethoven.distribution.control import Signal
 from pybeethoven.distribution.flags import Flag
-from pybeethoven.distribution.framing import NOTHING, TICK, MessageReader, encode_message
+from pybeethoven.distribution.framing import TICK, MessageReader, encode_message
 from pybeethoven.errors import DecodeError, EncodeError, ProtocolError, RemoteError
-from pybeethoven.etf import Term, decode_term, encode, encode_into
+from pybeethoven.etf import Term, decode_term, encode
 from tests.distribution.samples import (
     NAME,
     OURS,
@@ -25,7 +24,10 @@ from tests.distribution.samples import (
     THEIRS,
     TOKEN,
     WITH_HEADER,
+    fragments,
+    frame,
     signals,
+    terms,
 )
 
 SEND = c.send_sender(WITH_HEADER, THEIRS, OURS, b"hi")
@@ -35,32 +37,9 @@ ATOM_CACHE = PASS_THROUGH | Flag.DIST_HDR_ATOM_CACHE
 each_form = pytest.mark.parametrize("flags", [WITH_HEADER, PASS_THROUGH, ATOM_CACHE])
 
 
-def frame(content: bytes) -> bytes:
-    """A frame of any content."""
-    return len(content).to_bytes(4) + content
-
-
 def term(value: Term) -> bytes:
     """The external form without the version byte."""
     return encode(value)[1:]
-
-
-def terms(signal: Signal) -> bytes:
-    """A control message and its payload, as they stand behind a header."""
-    buffer = bytearray()
-    for part in signal:
-        if part is not NOTHING:
-            encode_into(buffer, part)
-    return bytes(buffer)
-
-
-def fragments(signal: Signal, size: int, sequence: int = 1) -> list[bytes]:
-    """The frames of a fragmented message, each with up to `size` bytes of it."""
-    data = terms(signal)
-    parts = [data[i : i + size] for i in range(0, len(data), size)]
-    ids = [struct.pack(">QQ", sequence, len(parts) - i) for i in range(len(parts))]
-    heads = [b"\x83\x45" + ids[0] + b"\0", *(b"\x83\x46" + id_ for id_ in ids[1:])]
-    return [frame(head + part) for head, part in zip(heads, parts, strict=True)]
 
 
 def read(flags: Flag, data: bytes, **limits: int) -> list[Signal]:

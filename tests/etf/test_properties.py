@@ -101,7 +101,7 @@ def test_exact(different: tuple[Any, ...]) -> None:
     assert len({exact(term) for term in different}) == len(different)
 
 
-@settings(max_examples=400, deadline=None)
+@settings(max_examples=400)
 @given(terms)
 def test_round_trip(term: Any) -> None:
     """What is encoded and decoded is exactly the same."""
@@ -110,7 +110,7 @@ def test_round_trip(term: Any) -> None:
     assert encode(result) == encode(term)
 
 
-@settings(max_examples=50, deadline=None)
+@settings(max_examples=50)
 @given(st.recursive(st.text(), lambda inner: st.lists(inner) | st.dictionaries(st.text(), inner)))
 def test_text(term: Any) -> None:
     """A str comes back as its UTF-8 bytes, in all places."""
@@ -125,7 +125,7 @@ def test_text(term: Any) -> None:
     assert exact(decode(encode(term))) == exact(as_bytes(term))
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=200)
 @given(terms, st.binary(max_size=5), st.binary(max_size=5))
 def test_offset(term: Any, before: bytes, after: bytes) -> None:
     """A term in the middle of other bytes is found, and so is its end."""
@@ -135,7 +135,7 @@ def test_offset(term: Any, before: bytes, after: bytes) -> None:
     assert end == len(before + data)
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=200)
 @given(terms, st.data())
 def test_cut(term: Any, data: st.DataObject) -> None:
     """A term that ends too early is none."""
@@ -162,7 +162,7 @@ pieces = st.one_of(
 )
 
 
-@settings(max_examples=500, deadline=None)
+@settings(max_examples=500)
 @given(st.binary(max_size=60) | st.lists(pieces, max_size=12).map(b"".join))
 def test_random_bytes(data: bytes) -> None:
     """Random bytes, and pieces of terms in random order, raise nothing but `DecodeError`."""
@@ -171,7 +171,7 @@ def test_random_bytes(data: bytes) -> None:
     decode_or_refuse(b"\x83P\0\0\0\x10" + data)
 
 
-@settings(max_examples=500, deadline=None)
+@settings(max_examples=500)
 @given(
     terms.map(encode) | st.just(b"\x83" + FUN),
     st.lists(st.tuples(st.integers(0, 10_000), st.integers(0, 255)), min_size=1, max_size=4),

@@ -20,8 +20,7 @@ from pybeethoven.etf import decode
 from pybeethoven.net.connection import Connection
 from pybeethoven.net.limits import Limits
 from pybeethoven.net.ticktime import TickTime
-from tests.distribution.samples import PASS_THROUGH, WITH_HEADER, signals
-from tests.distribution.test_framing import fragments
+from tests.distribution.samples import PASS_THROUGH, WITH_HEADER, fragments, signals
 from tests.fuzz.strategies import at_most, changed, cut
 
 HANDSHAKES = corpus.read("handshake")

@@ -6,12 +6,14 @@ import asyncio
 import os
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
-from typing import Any
+from datetime import datetime, timedelta, tzinfo
+from typing import Any, Self
 
 import pytest
 
 from erlang_interop.oracle import Oracle
 from pybeethoven import Beethoven, Node
+from pybeethoven.cluster import core_server
 from pybeethoven.testing import Peers
 
 Member = Callable[..., Beethoven]
@@ -81,3 +83,16 @@ def whole_again(record_property: Callable[[str, object], None]) -> WholeAgain:
         record_property("whole after", f"{passed:.3f} s, at most {limit:g} s")
 
     return measure
+
+
+@pytest.fixture(params=[-1, 1], ids=["an hour behind", "an hour ahead"])
+def wrong_clock(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The clock of this process is an hour wrong."""
+
+    class Wrong(datetime):
+        @classmethod
+        def now(cls, tz: tzinfo | None = None) -> Self:
+            wrong: Self = super().now(tz) + timedelta(hours=request.param)
+            return wrong
+
+    monkeypatch.setattr(core_server, "datetime", Wrong)

@@ -8,16 +8,15 @@ from collections.abc import Awaitable, Callable, Iterable
 from contextlib import AsyncExitStack, suppress
 from typing import Any, Final
 
-from pybeethoven import Atom, Beethoven, Node, Pid, Process, Term, Updates
+from pybeethoven import Atom, Beethoven, Node, Term, Updates
 from pybeethoven.cluster.distr_server import CORE_SERVER
 from pybeethoven.cluster.tracker import CORE_TRACKER, to_datetime
 from pybeethoven.mnesia import Row
 from pybeethoven.mnesia.mirror import WILDCARD
 from pybeethoven.testing import BeamNode, Peers
-from tests.command_line import next_event, running
-from tests.helpers import LIMIT, soon
-from tests.interop.members import ONLINE
-from tests.interop.test_cli import options
+from tests.command_line import next_event, options, running
+from tests.helpers import LIMIT, Recorder, soon
+from tests.interop.members import ONLINE, follow
 from tests.timing import UNIT
 
 QUIET: Final = 0.1 * UNIT
@@ -51,7 +50,7 @@ class Ear:
         self._more.set()
 
     async def until(self, count: int) -> None:
-        """Wait until it has heard so many changes in all."""
+        """Wait until it has heard `count` changes in all."""
         while len(self.heard) < count:
             self._more.clear()
             await self._more.wait()
@@ -59,22 +58,6 @@ class Ear:
     def of(self, node: str) -> list[str]:
         """What it has heard of a node."""
         return [status for name, status in self.heard if name == node]
-
-
-class _Follower(Process):
-    """A process that is alerted."""
-
-    def __init__(self, ear: Ear) -> None:
-        self._ear = ear
-
-    def deliver(self, message: Term, sender: Pid | None = None) -> None:
-        """Take `{node_update, {node, status}}`."""
-        _, (_, change) = message
-        self._ear.put(*change)
-
-    async def run(self) -> None:
-        """Live until ended by a signal."""
-        await asyncio.get_running_loop().create_future()
 
 
 class Witness:
@@ -109,8 +92,8 @@ class Witness:
                 await soon(ear.until(len(ear.heard) + 1))
 
     async def hears(self, *changes: Change) -> None:
-        """Wait until each follower has heard so many changes in all: it must have been these, those
-        of one node in this order."""
+        """Wait until each follower has heard as many changes: they must be these, those of one node
+        in this order."""
         for ear in self.ears:
             with suppress(TimeoutError):  # then what it has heard is shown
                 await soon(ear.until(len(changes)))
@@ -235,9 +218,7 @@ class Crowd:
         core, process_ear, updates_ear = py.core_server, Ear(), Ear()
         before = online_in(core.mirror.table.rows())
         await core.get_mode()  # what was told until now has been heard
-        follower = _Follower(process_ear)
-        py.node.spawn(follower)
-        await core.alert_me(follower)
+        self._read(_read_follower(await follow(py), process_ear))
         self._read(_read_updates(core.updates(), updates_ear))
 
         async def rows() -> list[Row]:
@@ -290,6 +271,12 @@ class Crowd:
 async def _read_updates(updates: Updates, ear: Ear) -> None:
     async for update in updates:
         ear.put(update.node, update.status)
+
+
+async def _read_follower(follower: Recorder, ear: Ear) -> None:
+    while True:
+        _, (_, change) = await follower.messages.get()
+        ear.put(*change)
 
 
 async def _read_beam(beam: BeamNode, ear: Ear) -> None:

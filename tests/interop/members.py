@@ -1,4 +1,4 @@
-"""What tests of faults share: names, and waiting for a member to be whole."""
+"""Names of nodes, and waiting for a member to be clustered and ready."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from pybeethoven.testing import BeamNode
 from tests.helpers import Recorder, soon
 from tests.timing import UNIT
 
-A, B, C = (f"{letter}@127.0.0.1" for letter in "abc")
+A, B, C, D = (f"{letter}@127.0.0.1" for letter in "abcd")
 PY, PY2 = "py@127.0.0.1", "py2@127.0.0.1"
 ONLINE, OFFLINE = "online", "offline"
 

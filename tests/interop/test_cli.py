@@ -11,19 +11,10 @@ import pytest
 
 from pybeethoven.testing import Peers, free_port
 from tests.certificates import Authority
-from tests.command_line import next_event, next_lines, run, running
+from tests.command_line import next_event, next_lines, options, run, running
 from tests.helpers import LIMIT
+from tests.interop.members import PY, A, B
 from tests.timing import UNIT
-
-A, B, PY = (f"{name}@127.0.0.1" for name in ("a", "b", "py"))
-
-
-def options(cluster: Peers, name: str = PY) -> list[str]:
-    """What tells the command of the test's cluster."""
-    return [
-        *("join", "--name", name, "--cookie", cluster.cookie),
-        *("--net", cluster.cluster_net, "--port", str(cluster.listener_port)),
-    ]
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])

@@ -2,31 +2,16 @@
 
 from __future__ import annotations
 
-from datetime import UTC, datetime, timedelta, tzinfo
-from typing import Self
+from datetime import UTC, datetime, timedelta
 
 import pytest
 
-from pybeethoven.cluster import core_server
 from pybeethoven.testing import Peers
 from tests.helpers import soon
 from tests.interop.conftest import Member
 from tests.interop.members import OFFLINE, ONLINE, PAUSES, PY, A, B, statuses, whole
 
 HOUR = timedelta(hours=1)
-
-
-@pytest.fixture(params=[-HOUR, HOUR], ids=["an hour behind", "an hour ahead"])
-def wrong_clock(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Our clock is wrong."""
-
-    class Wrong(datetime):
-        @classmethod
-        def now(cls, tz: tzinfo | None = None) -> Self:
-            wrong: Self = super().now(tz) + request.param
-            return wrong
-
-    monkeypatch.setattr(core_server, "datetime", Wrong)
 
 
 @pytest.mark.usefixtures("wrong_clock")

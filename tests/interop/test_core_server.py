@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from contextlib import suppress
 from typing import Any
 
 import pytest
@@ -16,29 +17,27 @@ from pybeethoven import (
     GenServer,
     MirrorError,
     Node,
+    ProcessExit,
     Supervisor,
     Term,
     TrackerEvent,
     TrackerRow,
 )
-from pybeethoven.cluster import substrate
 from pybeethoven.cluster.tracker import last_change
 from pybeethoven.errors import NoConnection, NoProcess
 from pybeethoven.testing import BeamNode, Peers
 from tests.helpers import Recorder, node_update, soon
 from tests.interop.conftest import Member
+from tests.interop.members import OFFLINE, ONLINE, PY, A, B, C
 
-A, B, C = (f"{letter}@127.0.0.1" for letter in "abc")
-PY = "py@127.0.0.1"
-ONLINE, OFFLINE = "online", "offline"
 SERVER = f'{{Beethoven.CoreServer, :"{PY}"}}'
 KILL = Atom("kill")
 
 
-async def restarted(py: Beethoven, pid: Any) -> None:
-    """Wait until the CoreServer runs again as another process than `pid`."""
-    while py.core_server.pid == pid or not py.ready():
-        await asyncio.sleep(0.001)
+async def restarted(py: Beethoven) -> None:
+    """Wait until a CoreServer that was killed has ended and runs again."""
+    await soon(py.core_server.wait_end())
+    await soon(py.substrate.which_children())  # answered after the restart
 
 
 # Adding nodes
@@ -222,9 +221,9 @@ async def test_restart(cluster: Peers, member: Member, victim: str) -> None:
         assert await a.eval(f"GenServer.call({SERVER}, :get_mode)") == "clustered"
         updates = py.core_server.updates()
         for _ in range(2):
-            pid = py.core_server.pid
             py.node.exit(py.core_server if victim == "core_server" else py.core_server.mirror, KILL)
-            await soon(restarted(py, pid))
+            await restarted(py)
+            await py.until_ready()
         assert await a.eval(f"GenServer.call({SERVER}, :get_mode)") == "clustered"
         b = await cluster.start(B)
         await cluster.await_tracker(a, {B: ONLINE})
@@ -279,12 +278,10 @@ async def test_answers_beside_a_frozen_peer(cluster: Peers, member: Member) -> N
     a = await cluster.start(A)
     b = await cluster.start(B)
     async with member() as py:
-        pid = py.core_server.pid
         assert py.core_server.mirror.source == A
         a.freeze()
         py.node.exit(py.core_server, KILL)
-        while py.core_server.pid == pid or py.node.process(py.core_server.pid) is None:
-            await asyncio.sleep(0.001)
+        await restarted(py)
         assert await b.eval(f"GenServer.call({SERVER}, :get_mode, 1000)") == "clustered"
         a.thaw()
 
@@ -295,13 +292,10 @@ async def test_killed_too_often(cluster: Peers, member: Member) -> None:
     a = await cluster.start(A)
     async with member() as py:
         updates = py.core_server.updates()
-
-        async def kill(process: Any) -> None:
-            while py.node.whereis(substrate.NAME) is not None:
+        with suppress(ProcessExit):  # when the supervisor gives up
+            while True:
                 py.node.exit(py.core_server, KILL)
-                await asyncio.sleep(0.001)
-
-        py.node.spawn(kill)
+                await restarted(py)
         for reader in (updates, py.core_server.updates()):
             for _ in range(2):
                 with pytest.raises(NoProcess, match=r"no process Elixir.Beethoven.CoreServer"):

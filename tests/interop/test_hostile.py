@@ -19,10 +19,10 @@ import pytest
 from pybeethoven import From, GenServer, Node, Pid, Process, Term
 from pybeethoven.net import epmd
 from pybeethoven.testing import BeamNode, Peers
+from tests.interop.members import PY, A
 from tests.timing import UNIT
 
 TREE: Final = Path(__file__).parent.parent.parent
-A, PY = "a@127.0.0.1", "py@127.0.0.1"
 
 MALFORMED: Final = {"handshakes": 4_000, "frames": 3_000, "terms": 3_000}
 HALF_OPEN: Final = 1_000

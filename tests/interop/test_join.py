@@ -7,24 +7,16 @@ from datetime import UTC, datetime
 
 import pytest
 
-from pybeethoven import Atom, Beethoven, ConfigError, GenServer, JoinError, Pid, Term
+from pybeethoven import Atom, GenServer, JoinError, Pid, Term
 from pybeethoven.errors import NameTaken
 from pybeethoven.testing import Peers
 from tests.helpers import Recorder, atoms, node_update, soon
 from tests.interop.conftest import Member
+from tests.interop.members import OFFLINE, ONLINE, PY, PY2, A, B, C, D, heard, kill_all, statuses
 from tests.timing import UNIT
 
-A, B, C, D = (f"{letter}@127.0.0.1" for letter in "abcd")
-PY, PY2 = "py@127.0.0.1", "py2@127.0.0.1"
-ONLINE, OFFLINE = "online", "offline"
 
-
-async def statuses(member: Beethoven) -> dict[str, str]:
-    """What the member's own tracker says."""
-    return {row.node: row.status for row in await member.core_server.fetch_all()}
-
-
-async def test_join(cluster: Peers, member: Member) -> None:
+async def test_joined_node_and_peers_track_each_other(cluster: Peers, member: Member) -> None:
     """Joined through the beacon, the node has the tracker, and the peers have the node."""
     a = await cluster.start(A)
     b = await cluster.start(B)
@@ -45,7 +37,7 @@ async def test_join(cluster: Peers, member: Member) -> None:
 async def test_join_under_way_blocks_no_peer(cluster: Peers, member: Member) -> None:
     """While nodes join, the peers' CoreServers go on answering.
 
-    A call that 0.3.9 crashes under (it does so at each update) is answered too, if not well.
+    That includes a call under which 0.3.9 crashes, as it does at each update.
     """
     a = await cluster.start(A)
     b = await cluster.start(B)
@@ -70,7 +62,7 @@ async def test_join_under_way_blocks_no_peer(cluster: Peers, member: Member) -> 
     assert max(slowest) < 1_000_000 * UNIT
 
 
-async def test_no_cluster(cluster: Peers, member: Member) -> None:
+async def test_node_without_a_beacon_is_standalone(cluster: Peers, member: Member) -> None:
     """Without a beacon the node is standalone, and tracks itself."""
     async with member() as py:
         assert py.via is None
@@ -78,8 +70,8 @@ async def test_no_cluster(cluster: Peers, member: Member) -> None:
         assert await statuses(py) == {PY: ONLINE}
 
 
-async def test_python_first(cluster: Peers, member: Member) -> None:
-    """A node that was there before any peer doesn't hold up those that come; one joins later."""
+async def test_peers_join_a_python_node(cluster: Peers, member: Member) -> None:
+    """A Python node that started first does not hold up a BEAM; another one joins both."""
     async with member():
         a = await cluster.start(A)
         async with member(PY2) as late:
@@ -88,8 +80,8 @@ async def test_python_first(cluster: Peers, member: Member) -> None:
             await cluster.await_tracker(a, {A: ONLINE, PY: ONLINE, PY2: ONLINE})
 
 
-async def test_peer_comes_goes_and_comes_back(cluster: Peers, member: Member) -> None:
-    """Each change reaches each follower once and in order: Python's, a BEAM's, and updates()."""
+async def test_each_change_is_reported_once_and_in_order(cluster: Peers, member: Member) -> None:
+    """Python followers, BEAM followers and `updates()` get each change once, in order."""
     a = await cluster.start(A)
     async with member() as py:
         follower = Recorder()
@@ -121,7 +113,9 @@ async def test_peer_comes_goes_and_comes_back(cluster: Peers, member: Member) ->
         assert c.running
 
 
-async def test_source_of_the_mirror_is_killed(cluster: Peers, member: Member) -> None:
+async def test_another_peer_becomes_the_source_of_the_mirror(
+    cluster: Peers, member: Member
+) -> None:
     """When the peer that the mirror follows dies, another takes its place and nothing is lost."""
     a = await cluster.start(A)
     b = await cluster.start(B)
@@ -138,8 +132,8 @@ async def test_source_of_the_mirror_is_killed(cluster: Peers, member: Member) ->
         assert await cluster.tracker(b) == await statuses(py)
 
 
-async def test_last_peer_is_killed(cluster: Peers, member: Member) -> None:
-    """With no BEAM peer left the node still says who is gone, and is standalone."""
+async def test_node_without_peers_is_standalone(cluster: Peers, member: Member) -> None:
+    """When the last BEAM peer dies, the node still knows which nodes are offline."""
     a = await cluster.start(A)
     async with member() as py:
         updates = py.core_server.updates()
@@ -150,20 +144,23 @@ async def test_last_peer_is_killed(cluster: Peers, member: Member) -> None:
         assert await statuses(py) == {A: OFFLINE, PY: ONLINE}
 
 
-async def test_four_peers(cluster: Peers, member: Member) -> None:
-    """With four peers, two of them killed at once, each is reported once."""
-    peers = [await cluster.start(name) for name in (A, B, C, D)]
+async def test_two_of_four_peers_die_and_come_back(cluster: Peers, member: Member) -> None:
+    """Two peers that are killed at once and come back are each reported once, both times."""
+    a, b, c, _ = [await cluster.start(name) for name in (A, B, C, D)]
     async with member() as py:
         updates = py.core_server.updates()
-        await asyncio.gather(peers[0].kill(), peers[2].kill())
-        lost = {(u.node, u.status) for u in [await soon(anext(updates)) for _ in range(2)]}
-        assert lost == {(A, OFFLINE), (C, OFFLINE)}
-        await cluster.await_tracker(peers[1], {A: OFFLINE, C: OFFLINE, PY: ONLINE})
-        assert await statuses(py) == await cluster.tracker(peers[1])
+        await kill_all(a, c)
+        assert sorted(await heard(updates, 2)) == [(A, OFFLINE), (C, OFFLINE)]
+        await cluster.await_tracker(b, {A: OFFLINE, C: OFFLINE, PY: ONLINE})
+        assert await statuses(py) == await cluster.tracker(b)
+        for name in (A, C):
+            await cluster.start(name)
+        async with member(PY2):
+            assert await heard(updates, 3) == [(A, ONLINE), (C, ONLINE), (PY2, ONLINE)]
 
 
-async def test_two_python_nodes(cluster: Peers, member: Member) -> None:
-    """Python nodes in one cluster hear of each other as of BEAM nodes, and are connected."""
+async def test_python_nodes_hear_of_each_other(cluster: Peers, member: Member) -> None:
+    """Python nodes in one cluster are tracked as BEAM nodes are, and are connected."""
     a = await cluster.start(A)
     async with member() as py:
         updates = py.core_server.updates()
@@ -171,16 +168,15 @@ async def test_two_python_nodes(cluster: Peers, member: Member) -> None:
             joined = await soon(anext(updates))
             assert (joined.node, joined.status) == (PY2, ONLINE)
             await soon(py.node.connect(PY2))
-            assert await soon(
-                py.node.call((("Elixir.Beethoven.CoreServer"), PY2), Atom("get_mode"))
-            )
+            mode = await soon(py.node.call(("Elixir.Beethoven.CoreServer", PY2), Atom("get_mode")))
+            assert mode == "clustered"
             assert await statuses(py2) == await cluster.tracker(a)
         left = await soon(anext(updates))
         assert (left.node, left.status) == (PY2, OFFLINE)
 
 
-async def test_leaving_and_coming_back(cluster: Peers, member: Member) -> None:
-    """Leaving turns the row offline at once; the same name is online again when it returns."""
+async def test_leaving_marks_the_row_offline(cluster: Peers, member: Member) -> None:
+    """Leaving marks the row offline at once; the name is online again when it returns."""
     a = await cluster.start(A)
     for _ in range(3):
         async with member():
@@ -188,8 +184,8 @@ async def test_leaving_and_coming_back(cluster: Peers, member: Member) -> None:
         await cluster.await_tracker(a, {PY: OFFLINE})
 
 
-async def test_wrong_cookie(cluster: Peers, member: Member) -> None:
-    """The beacon can't ping a node with another cookie; the error names that cause."""
+async def test_wrong_cookie_is_named(cluster: Peers, member: Member) -> None:
+    """The error says that the beacon can't ping a node with another cookie."""
     a = await cluster.start(A)
     with pytest.raises(JoinError, match="cookie") as caught:
         await member(cookie="another").join()
@@ -198,16 +194,16 @@ async def test_wrong_cookie(cluster: Peers, member: Member) -> None:
     assert await cluster.tracker(a) == {A: ONLINE}
 
 
-async def test_name_of_the_beacons_own_node(cluster: Peers, member: Member) -> None:
-    """A name that a live node of this host has is refused by EPMD, and the node is unharmed."""
+async def test_taken_name_is_refused(cluster: Peers, member: Member) -> None:
+    """EPMD refuses the name of a live node of this host, which is unharmed."""
     a = await cluster.start(A)
     with pytest.raises(NameTaken, match="'a' is already registered"):
         await member(A).join()
     assert await cluster.tracker(a) == {A: ONLINE}
 
 
-async def test_follower_is_killed(cluster: Peers, member: Member) -> None:
-    """A dead follower is forgotten and holds up no other."""
+async def test_dead_follower_is_removed(cluster: Peers, member: Member) -> None:
+    """A dead follower is removed, and holds up no other."""
     await cluster.start(A)
     async with member() as py:
         first, second = Recorder(), Recorder()
@@ -222,8 +218,8 @@ async def test_follower_is_killed(cluster: Peers, member: Member) -> None:
         assert first.messages.empty()
 
 
-async def test_beam_follower_is_killed(cluster: Peers, member: Member) -> None:
-    """A BEAM follower whose node dies is forgotten; the others go on hearing."""
+async def test_beam_follower_is_removed_with_its_node(cluster: Peers, member: Member) -> None:
+    """A BEAM follower whose node dies is removed; the others go on hearing."""
     a = await cluster.start(A)
     b = await cluster.start(B)
     async with member() as py:
@@ -239,8 +235,8 @@ async def test_beam_follower_is_killed(cluster: Peers, member: Member) -> None:
         assert await py.core_server.get_mode() == "clustered"
 
 
-async def test_beam_follower_by_name(cluster: Peers, member: Member) -> None:
-    """A follower may be a name on the node that cast, or {name, node}; twice alerts once."""
+async def test_beam_follower_may_be_a_name(cluster: Peers, member: Member) -> None:
+    """A follower may be a name or {name, node}; registered twice, it is alerted once."""
     a = await cluster.start(A)
     async with member():
         await a.eval("ControlShell.collect(:heard, name: :ears)")
@@ -255,8 +251,8 @@ async def test_beam_follower_by_name(cluster: Peers, member: Member) -> None:
         assert await a.next_event("heard") == (Atom("heard"), node_update(B, OFFLINE))
 
 
-async def test_strange_requests_to_core_server(cluster: Peers, member: Member) -> None:
-    """Calls, casts and messages that it doesn't know end neither the CoreServer nor the caller."""
+async def test_core_server_survives_unknown_requests(cluster: Peers, member: Member) -> None:
+    """Unknown calls, casts and messages end neither the CoreServer nor the caller."""
     a = await cluster.start(A)
     async with member():
         server = f'{{Beethoven.CoreServer, :"{PY}"}}'
@@ -284,7 +280,9 @@ async def test_strange_requests_to_core_server(cluster: Peers, member: Member) -
         assert await a.eval(f"GenServer.call({server}, :get_mode)") == "clustered"
 
 
-async def test_readme_api(cluster: Peers, member: Member) -> None:
+async def test_follower_registered_in_init_hears_the_next_change(
+    cluster: Peers, member: Member
+) -> None:
     """A GenServer that asks to be alerted in its init hears of the very next change."""
     await cluster.start(A)
     heard: asyncio.Queue[Term] = asyncio.Queue()
@@ -302,8 +300,8 @@ async def test_readme_api(cluster: Peers, member: Member) -> None:
         assert await soon(heard.get()) == (Atom("node_update"), atoms(B, ONLINE))
 
 
-async def test_rows_that_are_none(cluster: Peers, member: Member) -> None:
-    """Whatever somebody writes into the tracker, the rows of nodes are read and told."""
+async def test_malformed_rows_are_ignored(cluster: Peers, member: Member) -> None:
+    """Malformed rows of the tracker are ignored; those of nodes are read and reported."""
     a = await cluster.start(A)
     async with member() as py:
         updates = py.core_server.updates()
@@ -314,8 +312,8 @@ async def test_rows_that_are_none(cluster: Peers, member: Member) -> None:
         assert await statuses(py) == {A: ONLINE, PY: ONLINE, "x@a..b": ONLINE}
 
 
-async def test_own_row_turned_offline(cluster: Peers, member: Member) -> None:
-    """A peer that calls us offline while we are there is asked to correct it."""
+async def test_own_row_is_set_online_again(cluster: Peers, member: Member) -> None:
+    """A peer that marks the node offline while it is up is asked to correct that."""
     a = await cluster.start(A)
     for _ in range(5):
         async with member():
@@ -328,8 +326,8 @@ async def test_own_row_turned_offline(cluster: Peers, member: Member) -> None:
         await cluster.await_tracker(a, {PY: ONLINE})
 
 
-async def test_leave_by_a_process_of_the_node(cluster: Peers, member: Member) -> None:
-    """A GenServer may have the node leave, and a leave that is cancelled goes on."""
+async def test_process_of_the_node_may_leave(cluster: Peers, member: Member) -> None:
+    """A GenServer may have its node leave, and a leave that is cancelled goes on."""
     a = await cluster.start(A)
 
     class Leaver(GenServer):
@@ -354,13 +352,3 @@ async def test_leave_by_a_process_of_the_node(cluster: Peers, member: Member) ->
     assert py.node.nodes() == []
     async with member():
         await cluster.await_tracker(a, {PY: ONLINE})
-
-
-def test_host_that_is_not_ours() -> None:
-    """Settings that can't be used are refused before anything is opened."""
-    with pytest.raises(ConfigError, match="it must look like py@127"):
-        Beethoven("py", cookie="c")
-    with pytest.raises(ConfigError, match="over 65536 hosts"):
-        Beethoven(PY, cookie="c", cluster_net="10.0.0.0/8")
-    with pytest.raises(ConfigError, match="from 1 to 65535"):
-        Beethoven(PY, cookie="c", listener_port=65536)

@@ -13,11 +13,10 @@ from pybeethoven import Atom, GenServer, NoConnection, Term
 from pybeethoven.net.network import CLOSING_TIME
 from pybeethoven.otp.node import STOP_TIME
 from pybeethoven.testing import BeamNode, Peers
-from tests.command_line import next_event, running
+from tests.command_line import next_event, options, running
 from tests.helpers import LIMIT, soon
 from tests.interop.conftest import Member, WholeAgain
 from tests.interop.members import OFFLINE, ONLINE, PAUSES, PY, A, B, C, kill_all
-from tests.interop.test_cli import options
 from tests.timing import UNIT
 
 LEAVING_LIMIT = STOP_TIME + CLOSING_TIME + 0.5 * UNIT

@@ -13,9 +13,9 @@ from pybeethoven.mnesia import WRITE, Change, Delete, Mirror, Row, Table, Write
 from pybeethoven.mnesia import mirror as mirror_module
 from pybeethoven.testing import BeamNode, Peers
 from tests.helpers import soon
+from tests.interop.members import A, B, C
 from tests.timing import UNIT
 
-A, B, C = (f"{letter}@127.0.0.1" for letter in "abc")
 TAB = Atom("tab")
 DELETE = Atom("delete")
 

@@ -16,13 +16,11 @@ from pybeethoven.errors import (
     ProcessExit,
     RpcError,
 )
-from pybeethoven.etf import encode
 from pybeethoven.testing import BeamNode, Peers
 from tests.helpers import Recorder, atoms, soon
+from tests.interop.members import PY, A
+from tests.interop.nodes import connect_at_once, settled, term
 from tests.timing import UNIT
-
-A = "a@127.0.0.1"
-PY = "py@127.0.0.1"
 
 
 @pytest.fixture
@@ -398,24 +396,6 @@ async def test_both_connect_at_once(a: BeamNode, node: Node) -> None:
     await connect_at_once(a, node, turns=30)
 
 
-async def connect_at_once(a: BeamNode, node: Node, *, turns: int) -> None:
-    """Let both dial, each turn a bit later, and disconnect."""
-    recorder = Recorder()
-    node.spawn(recorder, name="recorder")
-    await a.eval("ControlShell.collect(:got, name: :ears)")
-    for turn in range(turns):
-        send = asyncio.create_task(a.eval(f'send({{:recorder, :"{PY}"}}, {turn})'))
-        for _ in range(turn):
-            await asyncio.sleep(0)
-        node.send(("ears", A), turn)
-        assert await recorder.next() == turn
-        assert await a.next_event("got") == (Atom("got"), turn)
-        await send
-        assert node.nodes() == [A]
-        await a.eval(f'true = Node.disconnect(:"{PY}")')
-        await node_is_down(node, A)
-
-
 async def test_peer_restarts_under_its_name(a: BeamNode, cluster: Peers, node: Node) -> None:
     """A peer that was killed and started again is connected to anew."""
     assert await node.ping(A)
@@ -423,26 +403,6 @@ async def test_peer_restarts_under_its_name(a: BeamNode, cluster: Peers, node: N
     again = await cluster.start_bare(A)
     assert await again.eval(f'Node.ping(:"{PY}")') == "pong"
     assert await node.ping(A)
-
-
-async def settled(peer: BeamNode) -> None:
-    """Wait until the signals that the shell of `peer` has sent to us have had their effect."""
-    assert await peer.eval(f'Node.ping(:"{PY}")') == "pong"
-
-
-async def node_is_down(node: Node, peer: str) -> None:
-    """Wait until `peer` is not connected."""
-    recorder = Recorder()
-    node.spawn(recorder)
-    node.monitor_nodes(recorder)
-    while peer in node.nodes():
-        await recorder.next()
-    node.exit(recorder, Atom("kill"))
-
-
-def term(value: Term) -> str:
-    """Elixir source of the external form of a term."""
-    return f"<<{', '.join(str(byte) for byte in encode(value))}>>"
 
 
 def _down(event: Term) -> tuple[Term, Term]:

@@ -13,10 +13,9 @@ from pybeethoven.errors import BeethovenError
 from pybeethoven.etf import Atom, Term
 from pybeethoven.testing import BeamDownError, BeamNode, EvalError, Peers
 from pybeethoven.testing.peers import atom
+from tests.interop.members import OFFLINE, ONLINE, A, B, C
 from tests.timing import UNIT
 
-A, B, C = "a@127.0.0.1", "b@127.0.0.1", "c@127.0.0.1"
-ONLINE, OFFLINE = "online", "offline"
 MODE = "GenServer.call(Beethoven.CoreServer, :get_mode)"
 ROWS = ":mnesia.dirty_match_object(CoreTracker, {CoreTracker, :_, :_, :_})"
 ROLES = "[{:billing, Billing, [], 1}, {:mail, Mail, [], 2}]"

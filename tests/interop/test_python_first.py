@@ -20,7 +20,6 @@ from tests.helpers import soon
 from tests.interop.conftest import Member
 from tests.interop.crowd import Crowd, online_in
 from tests.interop.members import OFFLINE, ONLINE, PAUSES, TICKTIME
-from tests.interop.test_clocks import wrong_clock  # noqa: F401 (a fixture)
 from tests.timing import UNIT
 
 P1, P2, P3, P4, P5 = PYTHONS = [f"p{i}@127.0.0.{i}" for i in range(1, 6)]
@@ -45,10 +44,14 @@ NOWHERE = "127.0.0.4/32"
 
 
 @pytest.mark.parametrize("first", [P1, P3])
-async def test_whole_story(crowd: Crowd, first: str, caplog: pytest.LogCaptureFixture) -> None:
-    """Python nodes begin, BEAMs join through the beacon of one; the first one and the BEAM that
-    leads are killed and come back: all have the same table, and each follower heard each change
-    once."""
+async def test_killed_nodes_return_to_one_cluster(
+    crowd: Crowd, first: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    """The first Python node and the leading BEAM are killed, and come back to one cluster.
+
+    Python nodes began it, and BEAMs joined through the beacon of one. All nodes have the same
+    table, and each follower hears each change once.
+    """
     caplog.set_level(logging.INFO, "pybeethoven.cluster")
     child, said = await crowd.start_child(first, "-v")
     assert said == {"event": "standalone"}
@@ -87,7 +90,7 @@ async def test_whole_story(crowd: Crowd, first: str, caplog: pytest.LogCaptureFi
 
 
 @pytest.mark.parametrize("count", [2, 3, 5])
-async def test_all_pythons_at_once(crowd: Crowd, count: int) -> None:
+async def test_python_nodes_that_start_at_once_are_one_cluster(crowd: Crowd, count: int) -> None:
     """Python nodes that find each other at the same moment are one cluster."""
     await asyncio.gather(*(crowd.start(name) for name in PYTHONS[:count]))
     await crowd.one_cluster()
@@ -95,8 +98,8 @@ async def test_all_pythons_at_once(crowd: Crowd, count: int) -> None:
 
 
 @pytest.mark.parametrize("killed", [P1, P2, P3])
-async def test_python_is_killed(crowd: Crowd, killed: str) -> None:
-    """The others mark it offline, which each follower hears once; it comes back, and so again."""
+async def test_killed_python_node_is_offline_once(crowd: Crowd, killed: str) -> None:
+    """Each follower hears once that a killed node is offline, and that it is back."""
     child, _ = await crowd.start_child(killed)
     others = sorted({P1, P2, P3} - {killed})
     for name in others:
@@ -119,9 +122,8 @@ async def test_python_is_killed(crowd: Crowd, killed: str) -> None:
 
 
 @pytest.mark.usefixtures("wrong_clock")
-async def test_one_wrong_clock(crowd: Crowd) -> None:
-    """One of three has a clock that is an hour wrong: who is killed is offline everywhere, who
-    comes back through the one that is wrong is online."""
+async def test_one_wrong_clock_of_three_is_harmless(crowd: Crowd) -> None:
+    """A killed node is offline, and online when it comes back through a node with a wrong clock."""
     await crowd.start_child(P1)
     wrong = await crowd.start(P2)
     third, _ = await crowd.start_child(P3)
@@ -136,9 +138,11 @@ async def test_one_wrong_clock(crowd: Crowd) -> None:
 
 
 @pytest.mark.usefixtures("wrong_clock")
-async def test_one_right_clock(crowd: Crowd) -> None:
-    """Two of three have a clock that is an hour wrong: one of these that has left and comes back
-    through the other is offline, and then online, for the third, too."""
+async def test_two_wrong_clocks_of_three_are_harmless(crowd: Crowd) -> None:
+    """Of two nodes with wrong clocks, one leaves and comes back through the other.
+
+    The third hears that it is offline, and then that it is online.
+    """
     third, _ = await crowd.start_child(P3)
     p1, p2 = [await crowd.start(name) for name in (P1, P2)]
     await crowd.one_cluster()
@@ -166,9 +170,8 @@ async def test_leave_and_join_again(crowd: Crowd) -> None:
 
 
 @pytest.mark.parametrize("name", [P1, P2])
-async def test_core_server_starts_again(crowd: Crowd, name: str) -> None:
-    """A CoreServer that crashed is started again with the table that it had, and followers hear
-    nothing of it; it goes on sharing."""
+async def test_restarted_core_server_keeps_its_table(crowd: Crowd, name: str) -> None:
+    """Followers hear nothing of a CoreServer that was killed and restarted; it goes on sharing."""
     p1, p2, p3 = [await crowd.start(name) for name in (P1, P2, P3)]
     await crowd.one_cluster()
     expected = {P1: [(P2, ONLINE), (P3, ONLINE)], P2: [(P3, ONLINE)], P3: []}
@@ -185,9 +188,8 @@ async def test_core_server_starts_again(crowd: Crowd, name: str) -> None:
     await p4.hears()
 
 
-async def test_process_is_frozen(cluster: Peers, member: Member) -> None:
-    """A process that was stopped for longer than the tick time is offline for the others, and
-    online when it goes on."""
+async def test_frozen_process_is_offline(cluster: Peers, member: Member) -> None:
+    """A process that was stopped for longer than the tick time is offline until it goes on."""
     make = partial(member, rejoin_interval=PAUSES, net_ticktime=TICKTIME)
     async with Crowd(cluster, make) as crowd:
         p1, _ = await crowd.start_child(P1, "--net-ticktime", str(TICKTIME))
@@ -213,12 +215,14 @@ AT_ONCE = ["pq ab", "pq a b", "a b pq", "pa qb", "p aqb", "a pqb", "a pq b", "p 
 
 
 @pytest.mark.parametrize("order", [*ONE_BY_ONE, *AT_ONCE])
-async def test_order(crowd: Crowd, order: str) -> None:
-    """Those of a word start at the same time, each word when all before it are up: it is one
-    cluster in the end, and each follower has heard once of who came after it had begun.
+async def test_any_order_of_starting_gives_one_cluster(crowd: Crowd, order: str) -> None:
+    """Nodes form one cluster, in whatever order they start.
 
-    Two BEAMs that begin at once, with no Python node before them, may be two clusters for ever:
-    Beethoven itself has it so. That is left out.
+    Those of a word start at the same time, each word when all before it are up. Each follower hears
+    once of each node that came later.
+
+    Two BEAMs that start at once before any Python node may stay two clusters, as in Beethoven
+    itself. That is left out.
     """
     for word in order.split():
         await asyncio.gather(*(crowd.start(NAMES[letter]) for letter in word))
@@ -227,8 +231,10 @@ async def test_order(crowd: Crowd, order: str) -> None:
 
 
 @pytest.mark.parametrize("turn", range(5))
-async def test_all_at_once(crowd: Crowd, seed: int, turn: int) -> None:
-    """Five start within a moment: the BEAMs boot while the beacons of the others open."""
+async def test_nodes_that_start_within_a_moment_are_one_cluster(
+    crowd: Crowd, seed: int, turn: int
+) -> None:
+    """BEAMs that boot while the beacons of others open join their cluster."""
     rng = random.Random(seed + turn)
 
     async def start_later(name: str) -> None:
@@ -241,9 +247,8 @@ async def test_all_at_once(crowd: Crowd, seed: int, turn: int) -> None:
 
 
 @pytest.mark.parametrize("beams", [[A], [A, B]], ids=["one", "two"])
-async def test_beams_come_and_go(crowd: Crowd, beams: list[str]) -> None:
-    """When all BEAMs are killed the Python nodes go on; what changes meanwhile is in the tracker of
-    the BEAM that comes back."""
+async def test_python_nodes_go_on_without_beams(crowd: Crowd, beams: list[str]) -> None:
+    """When all BEAMs are killed, Python nodes go on; BEAMs that return get what has changed."""
     child, _ = await crowd.start_child(P1)
     p2, p3 = [await crowd.start(name) for name in (P2, P3)]
     await asyncio.gather(*(crowd.start(name) for name in beams))
@@ -264,8 +269,8 @@ async def test_beams_come_and_go(crowd: Crowd, beams: list[str]) -> None:
     await child.hears()
 
 
-async def test_beam_and_python_die_at_once(crowd: Crowd) -> None:
-    """The BEAM that leads and the first Python node are killed and come back at the same time."""
+async def test_leader_and_first_python_node_die_at_once(crowd: Crowd) -> None:
+    """The leading BEAM and the first Python node are killed, and come back, at the same time."""
     child, _ = await crowd.start_child(P1)
     p2, p3 = [await crowd.start(name) for name in (P2, P3)]
     a = await crowd.start(A)
@@ -280,12 +285,12 @@ async def test_beam_and_python_die_at_once(crowd: Crowd) -> None:
         assert ear.of(P1) in ([OFFLINE, ONLINE], 2 * [OFFLINE, ONLINE])
 
 
-# BEAMs that find nobody but us
+# BEAMs that find Python nodes only
 
 
 @pytest.mark.stand_in
-async def test_beam_watches_us(crowd: Crowd) -> None:
-    """A BEAM that finds only a Python node has it in its tracker, and sees it die."""
+async def test_beam_sees_a_python_node_die(crowd: Crowd) -> None:
+    """A BEAM that finds only Python nodes tracks them, and sees one die."""
     child, _ = await crowd.start_child(P1)
     p2 = await crowd.start(P2)
     a = await crowd.start(A)
@@ -301,11 +306,10 @@ async def test_beam_watches_us(crowd: Crowd) -> None:
     # A BEAM calls itself standalone then: it counts no hidden nodes.
 
 
-async def test_two_beams_through_two_beacons(
+async def test_beams_that_join_at_once_are_merged(
     crowd: Crowd, cluster: Peers, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """At the same moment each of two BEAMs finds another Python node: one leads, and the other is
-    merged with it."""
+    """Each of two BEAMs finds another Python node: one leads, and the other is merged with it."""
     caplog.set_level(logging.INFO, "pybeethoven.cluster")
     for name in (P1, P5):
         await crowd.start(name)
@@ -320,8 +324,8 @@ async def test_two_beams_through_two_beacons(
     crowd.heard_once()
 
 
-async def test_first_beam_dies(crowd: Crowd, cluster: Peers) -> None:
-    """A BEAM is let in and dies before it has the tracker: the next one waits, and leads."""
+async def test_next_beam_leads_when_the_first_dies(crowd: Crowd, cluster: Peers) -> None:
+    """A BEAM that was let in dies before it has the tracker; the next one waits, and leads."""
     p1, p2 = [await crowd.start(name) for name in (P1, P2)]
     a = await bare_with_mnesia(cluster, A)
     assert await seek(cluster, P2, A) == "joined"
@@ -336,11 +340,10 @@ async def test_first_beam_dies(crowd: Crowd, cluster: Peers) -> None:
     await p2.hears((A, ONLINE), (A, OFFLINE), (B, ONLINE))
 
 
-async def test_beam_waits_in_vain(
+async def test_beam_is_refused_when_the_first_never_leads(
     crowd: Crowd, cluster: Peers, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Who waits for a BEAM that never leads is refused, and told which one it is; nobody is told
-    that he was there."""
+    """The error names the BEAM that is to lead; no follower hears of the refused one."""
     monkeypatch.setattr(admission, "ADMISSION_TIME", 0.5 * UNIT)
     p1 = await crowd.start(P1)
     core_server = crowd.pythons[P1].core_server
@@ -372,8 +375,8 @@ async def test_first_python_dies_while_a_beam_waits(crowd: Crowd, cluster: Peers
 
 
 @pytest.mark.stand_in
-async def test_island_leads(crowd: Crowd, cluster: Peers) -> None:
-    """A BEAM that has begun alone leads Python nodes that have none, whoever of them lets it in."""
+async def test_beam_with_own_cluster_leads_python_nodes(crowd: Crowd, cluster: Peers) -> None:
+    """A BEAM that has started alone leads Python nodes without a BEAM, whichever lets it in."""
     p1, p2 = [await crowd.start(name) for name in (P1, P2)]
     await cluster.start_bare(A)
     await boot(cluster, A, NOWHERE)
@@ -386,9 +389,11 @@ async def test_island_leads(crowd: Crowd, cluster: Peers) -> None:
 
 
 @pytest.mark.stand_in
-async def test_island(crowd: Crowd, cluster: Peers) -> None:
-    """A BEAM that has begun a cluster of its own is not let in where another one leads: their
-    Mnesias can't be merged."""
+async def test_beam_with_own_cluster_is_refused(crowd: Crowd, cluster: Peers) -> None:
+    """A BEAM that has started alone is refused where another leads.
+
+    Their Mnesias can't be merged.
+    """
     await crowd.start(P1)
     await crowd.start(B)
     await cluster.start_bare(A)
@@ -425,7 +430,7 @@ async def bare_with_mnesia(cluster: Peers, name: str) -> BeamNode:
 
 
 async def seek(cluster: Peers, via: str, name: str) -> str | list[str]:
-    """Ask the beacon of a node to let another one in: its answer."""
+    """The answer of a beacon that is asked to let another node in."""
     reader, writer = await asyncio.open_connection(via.partition("@")[2], cluster.listener_port)
     writer.write(seek_chat.encode(Message(name, seek_chat.SEEKING, "join")))
     reply = seek_chat.decode(await soon(reader.read()))

@@ -1,4 +1,4 @@
-"""A cluster that Python nodes have begun is cut in parts, and healed."""
+"""A cluster that Python nodes have begun is split, and healed."""
 
 from __future__ import annotations
 
@@ -9,9 +9,9 @@ import pytest
 
 from pybeethoven import Beethoven
 from pybeethoven.testing import Cluster
-from tests.helpers import soon
 from tests.interop.crowd import Crowd
 from tests.interop.members import OFFLINE, ONLINE, PAUSES
+from tests.interop.nodes import until_down
 
 P1, P2, P3, P4 = (f"p{i}@127.0.0.{i}" for i in range(1, 5))
 A = "a@127.0.0.6"
@@ -41,31 +41,26 @@ async def start(crowd: Crowd, beam_cluster: Cluster, *names: str) -> None:
 
 
 async def split(crowd: Crowd, cluster: Cluster, here: list[str], there: list[str]) -> None:
-    """Cut all between two halves; wait until all know, and nothing waits in the wires."""
+    """Cut two halves apart, and wait until the followers in each hear that the other is offline."""
     pairs = [(one, other) for one in here for other in there]
     downs = []
     for pair in pairs:
         cluster.cut(*pair)
         for one, other in (pair, pair[::-1]):
             if one in crowd.pythons:
-                downs.append(until_down(crowd.pythons[one], other))
+                downs.append(until_down(crowd.pythons[one].node, other))
     for down in downs:
-        await soon(down)
+        await down
     for pair in pairs:
         for one, other in (pair, pair[::-1]):
             await crowd.witnesses[one].hears_last(other, OFFLINE)
 
 
-async def until_down(py: Beethoven, peer: str) -> None:
-    """Wait until a node has no connection to another."""
-    events = py.node.connection_events()
-    while peer in py.node.nodes():
-        await anext(events)
+async def test_node_that_was_cut_off_comes_back(crowd: Crowd, beam_cluster: Cluster) -> None:
+    """A node that is cut off and the others are offline for each other, once.
 
-
-async def test_one_is_cut_off(crowd: Crowd, beam_cluster: Cluster) -> None:
-    """It is offline for the others, and they for it, once; healed, all are one cluster again, and a
-    BEAM finds all of them in it."""
+    Healed, all are one cluster again, which a BEAM joins.
+    """
     await start(crowd, beam_cluster, P1, P2, P3)
     p1, p2, p3 = crowd.witnesses.values()
     await split(crowd, beam_cluster, [P1], [P2, P3])
@@ -78,8 +73,8 @@ async def test_one_is_cut_off(crowd: Crowd, beam_cluster: Cluster) -> None:
     await crowd.one_cluster()
 
 
-async def test_halves(crowd: Crowd, beam_cluster: Cluster) -> None:
-    """Each half goes on; healed, each follower has heard once of those of the other half."""
+async def test_halves_become_one_cluster(crowd: Crowd, beam_cluster: Cluster) -> None:
+    """Each half goes on; healed, each follower has heard once of the nodes of the other half."""
     halves = [P1, P2], [P3, P4]
     await start(crowd, beam_cluster, P1, P2, P3, P4)
     p1, p2, p3, p4 = crowd.witnesses.values()
@@ -94,8 +89,8 @@ async def test_halves(crowd: Crowd, beam_cluster: Cluster) -> None:
     await p4.hears(*others)
 
 
-async def test_half_without_a_beam(crowd: Crowd, beam_cluster: Cluster) -> None:
-    """The half without the BEAM goes on, and takes in one more; healed, the BEAM leads all."""
+async def test_half_without_a_beam_goes_on(crowd: Crowd, beam_cluster: Cluster) -> None:
+    """The half without a BEAM takes in one more node; healed, the BEAM leads all."""
     await start(crowd, beam_cluster, P1, P2, P3, A)
     p1, p2, p3, _ = crowd.witnesses.values()
     for name in (P1, A):
@@ -117,8 +112,8 @@ async def test_half_without_a_beam(crowd: Crowd, beam_cluster: Cluster) -> None:
             assert ear.of(P1)[-1] == ear.of(A)[-1] == ONLINE
 
 
-async def test_two_that_others_reach(crowd: Crowd, beam_cluster: Cluster) -> None:
-    """Where two can't reach each other, but a third reaches both, nobody is offline for good."""
+async def test_nodes_that_a_third_reaches_stay_online(crowd: Crowd, beam_cluster: Cluster) -> None:
+    """Two nodes that can't reach each other, but a third, are not offline for good."""
     await start(crowd, beam_cluster, P1, P2, P3)
     p1, p2, p3 = crowd.witnesses.values()
     await split(crowd, beam_cluster, [P1], [P2])

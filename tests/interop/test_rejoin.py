@@ -15,7 +15,7 @@ from pybeethoven import Beethoven, ConfigError, Node, NotReady
 from pybeethoven.cluster import locator
 from pybeethoven.cluster.rejoin import REJOIN_INTERVAL
 from pybeethoven.testing import BeamNode, Peers
-from tests.command_line import next_event, running
+from tests.command_line import next_event, options, running
 from tests.helpers import Recorder, node_update, soon
 from tests.interop.conftest import Member, WholeAgain
 from tests.interop.members import (
@@ -37,7 +37,6 @@ from tests.interop.members import (
     statuses,
     whole,
 )
-from tests.interop.test_cli import options
 from tests.timing import UNIT
 
 FIRST_PAUSE = REJOIN_INTERVAL[0]

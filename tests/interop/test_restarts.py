@@ -15,9 +15,10 @@ from pybeethoven.cluster.rejoin import REJOIN_INTERVAL
 from pybeethoven.mnesia import mirror
 from pybeethoven.net.registrar import FIRST_INTERVAL
 from pybeethoven.testing import BeamNode, Epmd, Peers
-from tests.command_line import next_event, running
+from tests.command_line import next_event, options, running
 from tests.helpers import node_update, soon, until_logged
 from tests.interop.conftest import Member, WholeAgain
+from tests.interop.kv import ROWS, Kv, row
 from tests.interop.members import (
     DETECTION_LIMIT,
     OFFLINE,
@@ -37,8 +38,6 @@ from tests.interop.members import (
     statuses,
     whole,
 )
-from tests.interop.test_cli import options
-from tests.interop.test_distr_server import ROWS, Kv, row
 from tests.timing import UNIT
 
 START_MNESIA = f"""

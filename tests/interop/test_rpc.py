@@ -23,11 +23,9 @@ from pybeethoven.errors import (
 )
 from pybeethoven.testing import BeamNode, Peers
 from tests.helpers import Recorder, atoms, soon
+from tests.interop.members import PY, A, B
 from tests.timing import UNIT
 
-A = "a@127.0.0.1"
-B = "b@127.0.0.1"
-PY = "py@127.0.0.1"
 TWIN = """
 defmodule Twin do
   def echo(term), do: term

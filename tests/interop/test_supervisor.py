@@ -11,9 +11,8 @@ from pybeethoven.errors import ProcessExit
 from pybeethoven.otp import ChildSpec, Supervisor
 from pybeethoven.testing import BeamNode, Peers
 from tests.helpers import Recorder, atoms, soon
+from tests.interop.members import PY, A
 
-A = "a@127.0.0.1"
-PY = "py@127.0.0.1"
 SUP = f'{{:sup, :"{PY}"}}'
 NOT_FOUND = atoms("error", "not_found")
 

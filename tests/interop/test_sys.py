@@ -11,10 +11,9 @@ import pytest
 from pybeethoven import NO_REPLY, Atom, CoreServer, From, GenServer, Node, Term
 from pybeethoven.testing import BeamNode, Peers
 from tests.helpers import Recorder, atoms, soon
+from tests.interop.members import PY, A
 from tests.timing import UNIT
 
-A = "a@127.0.0.1"
-PY = "py@127.0.0.1"
 SERVER = f'{{:server, :"{PY}"}}'
 MILLISECONDS = round(0.1 * UNIT * 1000)
 

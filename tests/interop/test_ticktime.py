@@ -11,10 +11,9 @@ import pytest
 from pybeethoven import Atom, Node
 from pybeethoven.testing import BeamNode, Peers
 from tests.helpers import Recorder, atoms
+from tests.interop.members import PY, A
 from tests.timing import UNIT
 
-A = "a@127.0.0.1"
-PY = "py@127.0.0.1"
 T = max(1, round(UNIT))
 """Seconds, whole ones as OTP wants them: the shortest tick time of these tests."""
 LONG = 60 * T

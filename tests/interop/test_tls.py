@@ -13,11 +13,10 @@ from pybeethoven.errors import NoConnection
 from pybeethoven.testing import BeamNode, Peers
 from tests.certificates import Authority, Certificate
 from tests.helpers import Recorder, atoms, until_logged
-from tests.interop.test_node import connect_at_once
+from tests.interop.members import PY, A
+from tests.interop.nodes import connect_at_once
 from tests.timing import UNIT
 
-A = "a@127.0.0.1"
-PY = "py@127.0.0.1"
 HOST = "127.0.0.1"
 PING = f'Node.ping(:"{PY}")'
 

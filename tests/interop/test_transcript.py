@@ -21,10 +21,10 @@ from pybeethoven import Node, Term
 from pybeethoven.testing import BeamNode, Peers
 from tests.helpers import LIMIT, atoms
 from tests.interop import transcript_peer
+from tests.interop.members import PY
 
 CLIENT = "client@127.0.0.1"
 TWIN = "twin@127.0.0.1"
-PY = "py@127.0.0.1"
 SOURCES = erlang_interop.oracle.SOURCE.parent
 
 GROUPS = [

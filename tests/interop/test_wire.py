@@ -12,7 +12,8 @@ from pybeethoven import Atom, Busy, From, GenServer, Limits, NativeRecord, Node,
 from pybeethoven.errors import CallTimeout, NoConnection
 from pybeethoven.testing import BeamNode, Peers
 from tests.helpers import LIMIT, Recorder, atoms, soon
-from tests.interop.test_node import PY, A, settled, term
+from tests.interop.members import PY, A
+from tests.interop.nodes import settled, term
 from tests.timing import UNIT
 
 MIB = 1024 * 1024

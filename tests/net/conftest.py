@@ -1,4 +1,4 @@
-"""Nodes that are to meet."""
+"""A fixture that starts nodes with a common cookie."""
 
 from __future__ import annotations
 

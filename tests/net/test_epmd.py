@@ -25,7 +25,7 @@ ASK: list[Callable[[], Awaitable[object]]] = [
 Serve = Callable[[asyncio.StreamReader, asyncio.StreamWriter], Awaitable[None]]
 
 
-# The real one
+# OTP's EPMD
 
 
 @pytest.mark.parametrize("hidden", [False, True])
@@ -40,8 +40,8 @@ async def test_register_and_look_up(epmd: Epmd, hidden: bool) -> None:
     await until_unregistered("py")
 
 
-async def test_name_taken(epmd: Epmd) -> None:
-    """A name that is held is refused; given back, it may be had again, with a new creation."""
+async def test_taken_name_is_refused(epmd: Epmd) -> None:
+    """A held name is refused; once given back, it is registered again, with a new creation."""
     first = await soon(register("py", 5678, hidden=True))
     with pytest.raises(NameTaken, match="the name 'py' is already registered with EPMD"):
         await soon(register("py", 5679, hidden=True))
@@ -53,8 +53,8 @@ async def test_name_taken(epmd: Epmd) -> None:
     await soon(second.close())
 
 
-async def test_cancelled_registration(epmd: Epmd) -> None:
-    """Cancelled at any moment, nothing stays registered."""
+async def test_cancelled_registration_leaves_nothing(epmd: Epmd) -> None:
+    """A registration that is cancelled at any moment leaves no name."""
     for turns in range(25):
         registering = asyncio.create_task(register("py", 5678, hidden=True))
         for _ in range(turns):
@@ -67,20 +67,22 @@ async def test_cancelled_registration(epmd: Epmd) -> None:
     await soon(registration.close())
 
 
-# None, or one to be started
+# EPMD that does not run
 
 
 @pytest.fixture
 def nobody(monkeypatch: pytest.MonkeyPatch) -> int:
-    """The port of EPMD, on which nobody listens."""
+    """The port of EPMD, where nothing listens."""
     port = free_port()
     monkeypatch.setenv("ERL_EPMD_PORT", str(port))
     monkeypatch.setenv("ERL_EPMD_ADDRESS", HOST)
     return port
 
 
-async def test_no_epmd(nobody: int, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    """Where EPMD is neither running nor installed, the error says both."""
+async def test_missing_epmd_is_explained(
+    nobody: int, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """The error says that EPMD is neither running nor installed."""
     monkeypatch.setenv("PATH", str(tmp_path))
     with pytest.raises(EpmdUnreachable) as caught:
         await soon(register("py", 5678, hidden=True))
@@ -88,14 +90,14 @@ async def test_no_epmd(nobody: int, monkeypatch: pytest.MonkeyPatch, tmp_path: P
     assert "no epmd is installed" in str(caught.value)
 
 
-async def test_no_epmd_at_the_other_host(nobody: int) -> None:
-    """A look-up starts none."""
+async def test_look_up_starts_no_epmd(nobody: int) -> None:
+    """A look-up does not start EPMD."""
     with pytest.raises(EpmdUnreachable, match=f"{HOST}:{nobody}"):
         await soon(look_up("a", HOST))
 
 
 @pytest.mark.parametrize("script", ["#!/bin/sh\nexit 1\n", "not a program"])
-async def test_epmd_that_does_not_start(
+async def test_failing_epmd_is_unreachable(
     script: str, nobody: int, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     """An `epmd` that can't run, or ends at once, leaves EPMD unreachable."""
@@ -108,8 +110,8 @@ async def test_epmd_that_does_not_start(
         await soon(register("py", 5678, hidden=True))
 
 
-async def test_starts_the_daemon(nobody: int, monkeypatch: pytest.MonkeyPatch) -> None:
-    """An EPMD that is installed and not running is started, and stays when the node has gone."""
+async def test_installed_epmd_is_started(nobody: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """An installed EPMD that does not run is started, and stays when the node has gone."""
     monkeypatch.setenv("PATH", str(Path(find_epmd()).parent))
     try:
         registration = await soon(register("py", 5678, hidden=True))
@@ -123,14 +125,16 @@ async def test_starts_the_daemon(nobody: int, monkeypatch: pytest.MonkeyPatch) -
         await soon(kill.wait())
 
 
-# Where it is
+# Its address
 
 
 @pytest.mark.parametrize(
     ("port", "expected"), [(None, 4369), ("", 4369), ("1", 1), ("65535", 65535)]
 )
-def test_port(port: str | None, expected: int, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The port is in the environment, or it is EPMD's own."""
+def test_port_is_in_the_environment(
+    port: str | None, expected: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """`ERL_EPMD_PORT` is the port; without it, 4369 is."""
     if port is None:
         monkeypatch.delenv("ERL_EPMD_PORT", raising=False)
     else:
@@ -139,8 +143,8 @@ def test_port(port: str | None, expected: int, monkeypatch: pytest.MonkeyPatch) 
 
 
 @pytest.mark.parametrize("port", ["0", "65536", "-1", "4369x", "٤٣٦٩", " "])
-async def test_no_port(port: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    """What no port can be is an error that names the variable, wherever the port is needed."""
+async def test_bad_port_is_refused(port: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The error names the variable, wherever the port is needed."""
     monkeypatch.setenv("ERL_EPMD_PORT", port)
     for ask in ASK:
         with pytest.raises(ConfigError, match=r"ERL_EPMD_PORT is .* it must be a port, e.g. 4369"):
@@ -151,8 +155,10 @@ async def test_no_port(port: str, monkeypatch: pytest.MonkeyPatch) -> None:
     ("address", "host"),
     [(None, HOST), ("", HOST), ("127.0.0.5", "127.0.0.5"), (" 127.0.0.5 , ::1", "127.0.0.5")],
 )
-def test_local_host(address: str | None, host: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    """EPMD may listen on certain addresses only; then the first of them is asked."""
+def test_first_address_of_epmd_is_asked(
+    address: str | None, host: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """If EPMD listens at certain addresses only, the first of them is asked."""
     if address is None:
         monkeypatch.delenv("ERL_EPMD_ADDRESS", raising=False)
     else:
@@ -160,7 +166,7 @@ def test_local_host(address: str | None, host: str, monkeypatch: pytest.MonkeyPa
     assert local_epmd_host() == host
 
 
-# One that is none
+# Another service in place of EPMD
 
 
 @asynccontextmanager
@@ -221,8 +227,8 @@ BAD_ANSWERS = {
 
 
 @pytest.mark.parametrize("serve", BAD_ANSWERS.values(), ids=BAD_ANSWERS)
-async def test_bad_answer(serve: Serve, monkeypatch: pytest.MonkeyPatch) -> None:
-    """What is no answer is an `EpmdError`, for registering and looking up, and closes."""
+async def test_malformed_answer_is_an_error(serve: Serve, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A malformed answer raises `EpmdError`, and the connection is closed."""
     for ask in ASK:
         async with served(serve, monkeypatch) as left:
             with pytest.raises(EpmdError):
@@ -230,7 +236,7 @@ async def test_bad_answer(serve: Serve, monkeypatch: pytest.MonkeyPatch) -> None
             await soon(left.wait())
 
 
-async def test_answer_with_a_tail(monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_bytes_behind_the_answer_are_an_error(monkeypatch: pytest.MonkeyPatch) -> None:
     """Bytes behind the answer are an error."""
     async with served(answering(b"v\0\0\0\0\7more"), monkeypatch):
         with pytest.raises(EpmdError, match="4 bytes more"):
@@ -245,7 +251,7 @@ async def test_answer_in_single_bytes(monkeypatch: pytest.MonkeyPatch) -> None:
         await registration.close()
 
 
-async def test_old_epmd(monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_old_epmd_gives_a_short_creation(monkeypatch: pytest.MonkeyPatch) -> None:
     """An EPMD older than OTP 23 gives a creation of 16 bits."""
     async with served(answering(b"y\0\0\3"), monkeypatch):
         registration = await soon(register("py", 5678, hidden=True))
@@ -253,8 +259,8 @@ async def test_old_epmd(monkeypatch: pytest.MonkeyPatch) -> None:
         await registration.close()
 
 
-async def test_no_answer(monkeypatch: pytest.MonkeyPatch) -> None:
-    """An EPMD that says nothing is given up after `ANSWER_TIME`."""
+async def test_silent_epmd_times_out(monkeypatch: pytest.MonkeyPatch) -> None:
+    """An EPMD that does not answer is given up after `ANSWER_TIME`."""
     monkeypatch.setattr(client, "ANSWER_TIME", 0.05 * UNIT)
     for ask in ASK:
         async with served(silent, monkeypatch) as left:
@@ -263,7 +269,7 @@ async def test_no_answer(monkeypatch: pytest.MonkeyPatch) -> None:
             await soon(left.wait())
 
 
-async def test_cancelled_look_up(monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_cancelled_look_up_closes_its_connection(monkeypatch: pytest.MonkeyPatch) -> None:
     """A look-up that is cancelled closes its connection."""
     async with served(silent, monkeypatch) as left:
         looking = asyncio.create_task(look_up("a", HOST))

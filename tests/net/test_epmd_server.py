@@ -132,14 +132,14 @@ async def comings_and_goings(port: int, held: list[tuple[bytes, Streams]]) -> li
 
 
 async def test_answers_as_otp_does(epmd: Epmd) -> None:
-    """Both give the same answers, bit by bit save for ports and creations."""
+    """Both servers give the same answers, bit by bit save for ports and creations."""
     async with embedded() as port:
         ours = await transcript(port)
     assert ours == await transcript(epmd.port)
     assert len(ours) >= 50
 
 
-async def test_creation_of_a_name_that_comes_back(port: int) -> None:
+async def test_creations_of_a_name_differ(port: int) -> None:
     """No creation comes twice for a name."""
     creations = set()
     for _ in range(20):
@@ -163,7 +163,7 @@ async def run_epmd(port: int, *args: str) -> tuple[int, str]:
     return process.returncode, output.decode()
 
 
-async def test_epmd_names(port: int) -> None:
+async def test_epmd_names_lists_the_nodes(port: int) -> None:
     """`epmd -names` lists the nodes."""
     registrations = [await register(name, 4711, hidden=True) for name in ("a", "b")]
     lines = ["name b at port 4711", "name a at port 4711"]
@@ -173,8 +173,8 @@ async def test_epmd_names(port: int) -> None:
         await registration.close()
 
 
-async def test_epmd_kill_and_stop(port: int) -> None:
-    """Neither ends it, nor a registration."""
+async def test_epmd_kill_and_stop_are_ignored(port: int) -> None:
+    """`epmd -kill` and `epmd -stop` end neither the server nor a registration."""
     status, text = await run_epmd(port, "-kill")
     assert status == 1
     assert "Killing not allowed" in text
@@ -185,7 +185,7 @@ async def test_epmd_kill_and_stop(port: int) -> None:
 
 
 async def test_another_epmd_does_not_start(port: int) -> None:
-    """`epmd -daemon`, which `erl` runs, finds one that runs, and leaves it alone."""
+    """`epmd -daemon`, which `erl` runs, finds the running server and leaves it alone."""
     assert (await run_epmd(port, "-daemon"))[0] == 0
     registration = await register("a", 4711, hidden=True)
     assert await look_up("a", HOST) == 4711
@@ -195,15 +195,15 @@ async def test_another_epmd_does_not_start(port: int) -> None:
 # Where it listens, and to whom
 
 
-async def test_two_start(port: int) -> None:
-    """The second one finds the port taken, everywhere or on the loopback only, and leaves."""
+async def test_second_server_finds_the_port_taken(port: int) -> None:
+    """A second server ends, whether the first listens everywhere or on the loopback only."""
     before = len(os.listdir("/proc/self/fd"))
     for addresses in ([], ["0.0.0.0"], ["127.0.0.2"]):
         assert not await EpmdServer(port, addresses).start()
     assert len(os.listdir("/proc/self/fd")) == before
 
 
-async def test_two_at_once() -> None:
+async def test_one_of_several_servers_gets_the_port() -> None:
     """Of several that start at the same time, one gets the port."""
     port = free_port()
     servers = [EpmdServer(port) for _ in range(5)]
@@ -223,8 +223,10 @@ async def test_two_at_once() -> None:
     ],
     ids=repr,
 )
-async def test_addresses(addresses: list[str], here: list[str], not_here: list[str]) -> None:
-    """It listens where it is told to, and always on the loopback."""
+async def test_listens_at_its_addresses(
+    addresses: list[str], here: list[str], not_here: list[str]
+) -> None:
+    """The server listens where it is told to, and always on the loopback."""
     async with embedded(*addresses) as port:
         for host in filter(has_address, here):
             assert await ask(port, requests.NAMES, host) == struct.pack(">I", port)
@@ -234,8 +236,8 @@ async def test_addresses(addresses: list[str], here: list[str], not_here: list[s
 
 
 @pytest.mark.parametrize("host", ["127.0.0.1", pytest.param("::1", marks=ipv6), "127.0.0.2"])
-async def test_who_may_register(host: str) -> None:
-    """All of the loopback, in IPv4 and IPv6, may register, at sockets for both, too."""
+async def test_all_of_the_loopback_may_register(host: str) -> None:
+    """Loopback clients may register over IPv4, IPv6, and at sockets for both."""
     async with embedded("::") as port:
         reader, writer = await asyncio.open_connection(host, port)
         writer.write(requests.alive2(b"a"))
@@ -243,7 +245,7 @@ async def test_who_may_register(host: str) -> None:
         await close(writer)
 
 
-async def test_address_that_is_not_ours() -> None:
+async def test_address_of_another_machine_is_refused() -> None:
     """The error names the address, and nothing listens."""
     port = free_port()
     with pytest.raises(ConfigError, match=rf"can't listen at 192.0.2.1:{port}.*ERL_EPMD_ADDRESS"):
@@ -252,8 +254,8 @@ async def test_address_that_is_not_ours() -> None:
         await asyncio.open_connection(HOST, port)
 
 
-async def test_port_that_needs_rights(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A port that this user may not have is an error that says so."""
+async def test_privileged_port_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The error says that this user may not have the port."""
 
     def refuse(address: str, ports: list[int]) -> socket.socket:
         raise PermissionError(errno.EACCES, "Permission denied")
@@ -263,8 +265,8 @@ async def test_port_that_needs_rights(monkeypatch: pytest.MonkeyPatch) -> None:
         await EpmdServer(1).start()
 
 
-async def test_machine_without_ipv6(monkeypatch: pytest.MonkeyPatch) -> None:
-    """It serves what addresses there are."""
+async def test_listens_without_ipv6(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Without IPv6 the server listens at the addresses that there are."""
 
     def open_v4(address: str, ports: list[int]) -> socket.socket:
         if ":" in address:
@@ -279,8 +281,10 @@ async def test_machine_without_ipv6(monkeypatch: pytest.MonkeyPatch) -> None:
 # Limits
 
 
-async def test_time(monkeypatch: pytest.MonkeyPatch, port: int) -> None:
-    """Who makes no request in time is closed; who is registered may be silent."""
+async def test_client_without_a_request_times_out(
+    monkeypatch: pytest.MonkeyPatch, port: int
+) -> None:
+    """A client that makes no request in time is closed; a registered node may be silent."""
     monkeypatch.setattr(epmd_server, "REQUEST_TIME", 0.1 * UNIT)
     registration = await register("a", 4711, hidden=True)
     assert [await ask(port, request) for request in (b"", b"\0", b"\0\5x")] == [b""] * 3
@@ -288,8 +292,8 @@ async def test_time(monkeypatch: pytest.MonkeyPatch, port: int) -> None:
     await registration.close()
 
 
-async def test_crowd(monkeypatch: pytest.MonkeyPatch, port: int) -> None:
-    """Those that wait without a request give way to others, the oldest first; nodes stay."""
+async def test_oldest_idle_clients_make_room(monkeypatch: pytest.MonkeyPatch, port: int) -> None:
+    """Clients without a request are closed first; registered nodes stay."""
     monkeypatch.setattr(epmd_server, "MAX_WAITING", 10)
     registration = await register("a", 4711, hidden=True)
     idle = [await asyncio.open_connection(HOST, port) for _ in range(50)]
@@ -304,9 +308,8 @@ async def test_crowd(monkeypatch: pytest.MonkeyPatch, port: int) -> None:
     await registration.close()
 
 
-async def test_many_in_one_turn(port: int, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Those who come in one turn of the event loop are too many, too: no more than may wait are
-    kept, and they are the last ones."""
+async def test_limit_holds_within_one_turn(port: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of the clients that connect in one turn of the event loop, the last ones stay."""
     monkeypatch.setattr(epmd_server, "MAX_WAITING", 10)
     # The kernel takes them; the event loop gets to hear of all at once.
     idle = [socket.create_connection((HOST, port)) for _ in range(80)]
@@ -326,7 +329,7 @@ async def test_many_in_one_turn(port: int, monkeypatch: pytest.MonkeyPatch) -> N
 
 
 async def test_stop_closes_everything(port: int) -> None:
-    """When it stops, so do its connections, and its port is free for another."""
+    """When the server stops, its connections are closed, and its port is free."""
     before = len(os.listdir("/proc/self/fd"))
     second = free_port()
     server = EpmdServer(second)

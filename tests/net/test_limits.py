@@ -1,12 +1,10 @@
-"""What a node bears of peers and strangers, and what of its connections can be seen."""
+"""The limits of a node, and what it reports of its connections."""
 
 from __future__ import annotations
 
 import asyncio
 import logging
-import socket
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager, suppress
+from contextlib import suppress
 from datetime import UTC, datetime
 from typing import Any
 
@@ -18,12 +16,23 @@ from pybeethoven.distribution.flags import OFFERED, Flag
 from pybeethoven.distribution.framing import MessageReader, encode_message
 from pybeethoven.distribution.handshake import Handshake, Identity
 from pybeethoven.errors import CallTimeout, NoConnection, UpdatesLost
-from pybeethoven.net.epmd import look_up
 from pybeethoven.net.observe import MAX_UNREAD, ConnectionEvents
 from pybeethoven.testing import Epmd
 from tests.helpers import LIMIT, Recorder, atoms, soon
 from tests.net.conftest import StartNode
-from tests.net.test_network import HOST, A, B, gone, identity, impostor, open_to, talk, watcher
+from tests.net.peers import (
+    HOST,
+    A,
+    B,
+    gone,
+    impostor,
+    open_to,
+    says_nothing,
+    silent_peer,
+    talk,
+    until_up,
+    watcher,
+)
 from tests.timing import UNIT
 
 MIB = 1024 * 1024
@@ -37,54 +46,29 @@ MIB = 1024 * 1024
     ],
     ids=repr,
 )
-def test_bad_limit(limits: dict[str, Any]) -> None:
+def test_bad_limit_is_refused(limits: dict[str, Any]) -> None:
     """The error names the limit and its value."""
     [(name, value)] = limits.items()
     with pytest.raises(ConfigError, match=f"the limit {name} is {value!r}"):
         Limits(**limits)
 
 
-@asynccontextmanager
-async def silent_peer() -> AsyncIterator[tuple[asyncio.StreamReader, asyncio.StreamWriter]]:
-    """A peer b that completes the handshake with a, and then does what the test does."""
-    port = await look_up("a", HOST)
-    assert port is not None
-    with socket.socket() as sock:
-        # Else the kernel takes some more megabytes, when it likes.
-        sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 16_384)
-        sock.setblocking(False)
-        await asyncio.get_running_loop().sock_connect(sock, (HOST, port))
-        reader, writer = await asyncio.open_connection(sock=sock.dup())
-    try:
-        await soon(talk(Handshake.initiator(identity("b"), A, "cookie", 1), reader, writer))
-        yield reader, writer
-    finally:
-        writer.close()
-
-
-async def until_up(node: Node, peer: str) -> None:
-    """Wait until `peer` is connected."""
-    events = node.connection_events()
-    while peer not in node.nodes():
-        await soon(anext(events))
-
-
 # Handshakes and dials
 
 
-async def test_half_open_connections_keep_nobody_out(epmd: Epmd) -> None:
-    """Of a thousand strangers that say nothing only so many stay, and a peer still gets in."""
+async def test_idle_connections_do_not_lock_out_peers(epmd: Epmd) -> None:
+    """Of many connections without a handshake the last ones stay, and a peer still gets in."""
     async with Node(A, "cookie", limits=Limits(handshakes=20)) as a, Node(B, "cookie") as b:
-        strangers = [await open_to("a") for _ in range(200)]
+        idle = [await open_to("a") for _ in range(200)]
         assert await soon(b.ping(A))
-        await asyncio.gather(*(gone(reader) for reader, _ in strangers[:-20]))
+        await asyncio.gather(*(gone(reader) for reader, _ in idle[:-20]))
         assert a.info().handshakes <= 20
-        for _, writer in strangers:
+        for _, writer in idle:
             writer.close()
 
 
 async def test_dials_are_bounded(epmd: Epmd, caplog: pytest.LogCaptureFixture) -> None:
-    """Messages to thousands of made-up nodes make so many attempts, and the node goes on."""
+    """Messages to thousands of unknown nodes start at most `dials` attempts; the node goes on."""
     async with Node(A, "cookie", limits=Limits(dials=10)) as a, Node(B, "cookie"):
         recorder = Recorder()
         a.spawn(recorder)
@@ -100,7 +84,7 @@ async def test_dials_are_bounded(epmd: Epmd, caplog: pytest.LogCaptureFixture) -
 
 
 async def test_what_waits_for_a_dial_is_bounded(epmd: Epmd) -> None:
-    """While a connection is made so much is kept for it; then `Busy`, and nothing grows."""
+    """While a node is dialled, at most `unsent_size` waits for it; then `Busy` is raised."""
     async with (
         impostor(says_nothing),
         Node(A, "cookie", limits=Limits(unsent_size=MIB, handshake_time=0.3 * UNIT)) as a,
@@ -108,10 +92,6 @@ async def test_what_waits_for_a_dial_is_bounded(epmd: Epmd) -> None:
         await fill(a, B)
         with pytest.raises(NoConnection):
             await soon(a.send_wait(("name", B), b"hello"))
-
-
-async def says_nothing(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-    """Wait."""
 
 
 # What a peer sends
@@ -124,8 +104,10 @@ async def says_nothing(reader: asyncio.StreamReader, writer: asyncio.StreamWrite
         (Limits(term_depth=10), [[[[[[[[[[[[1]]]]]]]]]]]], "nested deeper than the 10 levels"),
     ],
 )
-async def test_too_much_from_a_peer(epmd: Epmd, limits: Limits, message: Term, reason: str) -> None:
-    """It closes that connection, with the reason, and no other."""
+async def test_oversized_message_closes_its_connection(
+    epmd: Epmd, limits: Limits, message: Term, reason: str
+) -> None:
+    """A message over a limit closes that connection, with the reason, and no other."""
     async with Node(A, "cookie", limits=limits) as a, Node(f"c@{HOST}", "cookie") as other:
         events = a.connection_events()
         await soon(other.connect(A))
@@ -140,11 +122,11 @@ async def test_too_much_from_a_peer(epmd: Epmd, limits: Limits, message: Term, r
         assert await soon(other.ping(A))
 
 
-# What a peer does not take
+# Peers that do not read
 
 
-async def test_peer_that_takes_nothing(epmd: Epmd) -> None:
-    """Casts raise `Busy`, callers wait, memory is bounded; once the peer reads, all go on."""
+async def test_senders_wait_for_a_full_connection(epmd: Epmd) -> None:
+    """Casts raise `Busy`, calls wait, memory is bounded; once the peer reads, all go on."""
     limits = Limits(unsent_size=MIB)
     async with Node(A, "cookie", limits=limits) as a, silent_peer() as (reader, _):
         await until_up(a, B)
@@ -173,8 +155,8 @@ async def test_peer_that_takes_nothing(epmd: Epmd) -> None:
         (Atom("call"), Atom("no"), Atom("such"), [], None),
     ],
 )
-async def test_rex_answers_a_peer_that_takes_nothing(epmd: Epmd, request_: Term) -> None:
-    """The answer to what a peer asks of `rex` waits like a reply, and `rex` lives on."""
+async def test_rex_survives_a_full_connection(epmd: Epmd, request_: Term) -> None:
+    """The answer to an rpc waits like a reply, and `rex` lives on."""
     async with (
         Node(A, "cookie", limits=Limits(unsent_size=MIB)) as a,
         silent_peer() as (reader, writer),
@@ -194,7 +176,7 @@ async def test_rex_answers_a_peer_that_takes_nothing(epmd: Epmd, request_: Term)
 
 
 async def first_to_a_pid(reader: asyncio.StreamReader) -> tuple[Term, Term]:
-    """To whom the first message is that is for a pid, and the message."""
+    """The receiver of the first message to a pid, and the message."""
     messages = MessageReader(OFFERED)
     while data := await reader.read(1 << 16):
         for control, message in messages.receive_data(data):
@@ -204,7 +186,7 @@ async def first_to_a_pid(reader: asyncio.StreamReader) -> tuple[Term, Term]:
 
 
 async def test_peer_goes_down_while_senders_wait(epmd: Epmd) -> None:
-    """Those who wait for room are told that there is no connection."""
+    """Senders that wait for room get `NoConnection`."""
     async with Node(A, "cookie", limits=Limits(unsent_size=MIB)) as a, silent_peer():
         await until_up(a, B)
         await fill(a, B)
@@ -221,9 +203,11 @@ async def test_peer_goes_down_while_senders_wait(epmd: Epmd) -> None:
                 await soon(task)
 
 
-async def test_replies_to_a_peer_that_takes_nothing(epmd: Epmd) -> None:
-    """What can't wait nor raise is taken up to the limit once more, then that peer is down; the
-    process that replied lives on."""
+async def test_replies_over_the_limit_close_the_connection(epmd: Epmd) -> None:
+    """Replies are taken up to the limit once more, then the peer is down.
+
+    The process that replied lives on.
+    """
     async with Node(A, "cookie", limits=Limits(unsent_size=MIB)) as a, silent_peer() as (reader, _):
         await until_up(a, B)
         heard = watcher(a)
@@ -243,7 +227,7 @@ async def test_replies_to_a_peer_that_takes_nothing(epmd: Epmd) -> None:
 
 
 async def test_peer_that_ticks_but_reads_nothing(epmd: Epmd) -> None:
-    """One that stays over the limit for net_ticktime is down, though it is heard of."""
+    """A peer that reads nothing for net_ticktime is down, although it sends ticks."""
     ticktime = 0.3 * UNIT
     limits = Limits(unsent_size=MIB)
     async with (
@@ -268,7 +252,7 @@ async def tick(writer: asyncio.StreamWriter, interval: float) -> None:
 
 
 async def fill(node: Node, peer: str) -> None:
-    """Send what a peer does not read, until there is no more room, nor is after a while."""
+    """Send to a peer that does not read until the connection stays full."""
     sent = 0
     while sent < 1_000:
         before = sent
@@ -289,8 +273,7 @@ async def read_all(reader: asyncio.StreamReader) -> None:
 
 
 async def test_peer_goes_down_while_a_large_call_waits(epmd: Epmd) -> None:
-    """A call that could be announced but not sent ends with `NoConnection`, and nothing else is
-    said of it; small messages found room meanwhile."""
+    """A call that waits for room ends with `NoConnection`; small messages found room meanwhile."""
     async with Node(A, "cookie", limits=Limits(unsent_size=MIB)) as a, silent_peer():
         await until_up(a, B)
         recorder = Recorder()
@@ -310,10 +293,10 @@ async def test_peer_goes_down_while_a_large_call_waits(epmd: Epmd) -> None:
                 await soon(task)
 
 
-# What can be seen
+# Info, events and logs
 
 
-async def test_info(start_node: StartNode) -> None:
+async def test_info_describes_connections(start_node: StartNode) -> None:
     """A node tells its name, and of each connection the peer, the flags and the traffic."""
     a, b = await start_node(A), await start_node(B)
     assert a.info().connections == []
@@ -343,12 +326,12 @@ def handshake() -> int:
 
 
 def test_info_of_a_node_that_has_not_started() -> None:
-    """It has no creation."""
+    """A node that has not started has no creation."""
     assert Node(A, "cookie").info().creation is None
 
 
-async def test_events(start_node: StartNode) -> None:
-    """Up, down and refused, on both sides, with the reason; then the end."""
+async def test_connections_are_reported_as_events(start_node: StartNode) -> None:
+    """Both sides report up, down and refused, with the reason; then the end."""
     b = await start_node(B)
     async with Node(A, "cookie") as a:
         one, other = a.connection_events(), b.connection_events()
@@ -356,9 +339,9 @@ async def test_events(start_node: StartNode) -> None:
         a.disconnect(B)
         with pytest.raises(NoConnection):
             await soon(a.connect(f"nobody@{HOST}"))
-        async with Node(f"c@{HOST}", "SECRET") as stranger:
+        async with Node(f"c@{HOST}", "SECRET") as wrong:
             with pytest.raises(NoConnection):
-                await soon(stranger.connect(B))
+                await soon(wrong.connect(B))
         assert [told(await soon(anext(one))) for _ in range(3)] == [
             ("up", B, "None"),
             ("down", B, f"disconnected from {B}"),
@@ -376,12 +359,12 @@ async def test_events(start_node: StartNode) -> None:
 
 
 def told(event: ConnectionEvent) -> tuple[str, str | None, str]:
-    """What an event says, but when."""
+    """The content of an event, without its time."""
     return event.kind, event.peer, str(event.reason)
 
 
-async def test_refused_for_flags(start_node: StartNode) -> None:
-    """The event and the error of who dials name the flags that are missing."""
+async def test_missing_flags_are_named(start_node: StartNode) -> None:
+    """The event and the dialler's error name the missing flags."""
     a = await start_node(A)
     events = a.connection_events()
     poor = Identity(B, OFFERED & ~Flag.MANDATORY_25_DIGEST & ~Flag.MAP_TAG & ~Flag.UTF8_ATOMS, 1)
@@ -402,8 +385,8 @@ async def test_refused_for_flags(start_node: StartNode) -> None:
         assert "UTF8_ATOMS, MAP_TAG" in str((await soon(anext(events))).reason)
 
 
-async def test_dials_that_cross_are_no_refusal(start_node: StartNode) -> None:
-    """Of two nodes that dial each other at once one gives way; nobody is told of that."""
+async def test_simultaneous_dials_are_not_refusals(start_node: StartNode) -> None:
+    """Of two nodes that dial each other at once one gives way, without an event."""
     a, b = await start_node(A), await start_node(B)
     for _ in range(20):
         events = a.connection_events(), b.connection_events()
@@ -414,8 +397,8 @@ async def test_dials_that_cross_are_no_refusal(start_node: StartNode) -> None:
             assert [(await soon(anext(reader))).kind for _ in range(2)] == ["up", "down"]
 
 
-async def test_events_that_nobody_reads() -> None:
-    """So many are kept, then the reader is told that some are lost."""
+async def test_unread_events_are_bounded() -> None:
+    """After the maximum number of unread events, the reader gets `UpdatesLost`."""
     events = ConnectionEvents()
     event = ConnectionEvent("up", B, None, datetime.now(UTC))
     for _ in range(MAX_UNREAD + 5):
@@ -431,16 +414,16 @@ async def test_events_that_nobody_reads() -> None:
 async def test_log_has_fields_and_no_secrets(
     start_node: StartNode, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """Records carry peer and reason; neither the cookie nor a payload is in any."""
+    """Records have the peer and the reason; none has the cookie or a payload."""
     caplog.set_level(logging.DEBUG)
     a, b = await start_node(A, "TOPSECRET"), await start_node(B, "TOPSECRET")
     recorder = Recorder()
     b.spawn(recorder, name="recorder")
     a.send(("recorder", B), b"PAYLOAD")
     await recorder.next()
-    async with Node(f"c@{HOST}", "OTHERSECRET") as stranger:
+    async with Node(f"c@{HOST}", "OTHERSECRET") as wrong:
         with pytest.raises(NoConnection):
-            await soon(stranger.connect(B))
+            await soon(wrong.connect(B))
     a.disconnect(B)
     records = [r for r in caplog.records if r.name.startswith("pybeethoven.net")]
     assert {(vars(r)["peer"], bool(vars(r)["reason"])) for r in records} >= {
@@ -453,8 +436,8 @@ async def test_log_has_fields_and_no_secrets(
         assert "PAYLOAD" not in str(vars(record))
 
 
-async def test_processes_that_will_not_end(epmd: Epmd) -> None:
-    """What other nodes have started and killed counts for as long as it still runs."""
+async def test_killed_processes_count_until_they_end(epmd: Epmd) -> None:
+    """A process that other nodes have started counts as long as it runs."""
     go = asyncio.Event()
     running: set[Process] = set()
 

@@ -1,4 +1,4 @@
-"""Nodes that connect, over the real EPMD: each other, and what only claims to be a node."""
+"""Nodes that connect over the real EPMD, to each other and to impostors."""
 
 from __future__ import annotations
 
@@ -7,18 +7,16 @@ import logging
 import os
 import socket
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import asynccontextmanager, suppress
+from collections.abc import Awaitable, Callable
+from contextlib import suppress
 from typing import Any
 
 import pytest
 
 from pybeethoven import Atom, ConfigError, GenServer, Node, Term
-from pybeethoven.distribution.flags import OFFERED
 from pybeethoven.distribution.handshake import (
     Completed,
     Handshake,
-    Identity,
     Status,
     StatusReceived,
 )
@@ -30,12 +28,20 @@ from pybeethoven.net.network import CLOSING_TIME
 from pybeethoven.testing import Epmd, free_port
 from tests.helpers import Recorder, atoms, soon, until_unregistered
 from tests.net.conftest import StartNode
+from tests.net.peers import (
+    HOST,
+    A,
+    B,
+    Serve,
+    gone,
+    identity,
+    impostor,
+    open_to,
+    says_nothing,
+    talk,
+    watcher,
+)
 from tests.timing import UNIT
-
-HOST = "127.0.0.1"
-A, B = f"a@{HOST}", f"b@{HOST}"
-Serve = Callable[[asyncio.StreamReader, asyncio.StreamWriter], Awaitable[None]]
-
 
 # Names
 
@@ -71,8 +77,8 @@ def test_split_name(name: str, parts: tuple[str, str]) -> None:
         ("p" * 127 + "@" + "h" * 128, "256 characters; an atom holds 255"),
     ],
 )
-def test_bad_name(name: str, text: str) -> None:
-    """The error says what is wrong, in the constructor of the node."""
+def test_bad_name_is_refused(name: str, text: str) -> None:
+    """The constructor raises, and the error says what is wrong."""
     with pytest.raises(ConfigError) as caught:
         Node(name, "cookie")
     assert text in str(caught.value)
@@ -81,7 +87,7 @@ def test_bad_name(name: str, text: str) -> None:
 # Starting
 
 
-async def test_host_that_is_not_ours(epmd: Epmd) -> None:
+async def test_host_of_another_machine_is_refused(epmd: Epmd) -> None:
     """A node can't listen on another machine's address; no name is registered then."""
     node = Node("a@192.0.2.1", "cookie")
     with pytest.raises(ConfigError, match="must be an address of this machine"):
@@ -89,7 +95,7 @@ async def test_host_that_is_not_ours(epmd: Epmd) -> None:
     assert await soon(look_up("a", HOST)) is None
 
 
-async def test_name_taken(start_node: StartNode) -> None:
+async def test_taken_name_is_refused(start_node: StartNode) -> None:
     """The second node under a name doesn't start; the first is unharmed."""
     a = await start_node(A)
     second = Node(A, "cookie")
@@ -99,10 +105,10 @@ async def test_name_taken(start_node: StartNode) -> None:
     assert await soon(b.ping(a.name))
 
 
-async def test_cancelled_just_after_registering(
+async def test_cancelled_start_gives_the_name_back(
     epmd: Epmd, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A start that is cancelled at its last step gives the name back and stops listening."""
+    """A start that is cancelled at its last step leaves neither a name nor a listener."""
     ports: list[int] = []
 
     async def register_and_cancel(name: str, port: int, **settings: Any) -> Registration:
@@ -124,7 +130,7 @@ async def test_cancelled_just_after_registering(
 # Connecting
 
 
-async def test_nothing_is_held_back(start_node: StartNode) -> None:
+async def test_tcp_nodelay_is_set(start_node: StartNode) -> None:
     """Neither end of a connection waits for more to send (TCP_NODELAY)."""
     a, b = await start_node(A), await start_node(B)
     await soon(b.connect(A))
@@ -143,15 +149,7 @@ class Echo(GenServer):
         return request
 
 
-def watcher(node: Node) -> Recorder:
-    """A process that hears of the nodes that come and go."""
-    recorder = Recorder()
-    node.spawn(recorder)
-    node.monitor_nodes(recorder)
-    return recorder
-
-
-async def test_connect(start_node: StartNode) -> None:
+async def test_nodes_connect_and_disconnect(start_node: StartNode) -> None:
     """Two nodes connect once, hear of it, and of the end."""
     a, b = await start_node(A), await start_node(B)
     heard_a, heard_b = watcher(a), watcher(b)
@@ -171,8 +169,8 @@ async def test_connect(start_node: StartNode) -> None:
     assert await soon(b.ping(A))
 
 
-async def test_why_there_is_no_answer(start_node: StartNode) -> None:
-    """Who waits for an answer is told why the connection was lost, or could not be made."""
+async def test_failed_calls_tell_the_reason(start_node: StartNode) -> None:
+    """Calls say why the connection was lost, or could not be made."""
     a, b = await start_node(A), await start_node(B)
     other = await start_node(f"other@{HOST}", cookie="another")
     b.spawn(Recorder(), name="never")
@@ -208,8 +206,8 @@ async def test_send_connects(start_node: StartNode) -> None:
         (A, f"{A} is this node itself"),
     ],
 )
-async def test_nobody_there(start_node: StartNode, peer: str, text: str) -> None:
-    """The error says what is not there; whoever waits for that node hears it, too."""
+async def test_unreachable_node_is_explained(start_node: StartNode, peer: str, text: str) -> None:
+    """The error says what is missing; calls and monitors fail, too."""
     a = await start_node(A)
     heard = watcher(a)
     with pytest.raises(NoConnection) as caught:
@@ -225,8 +223,8 @@ async def test_nobody_there(start_node: StartNode, peer: str, text: str) -> None
     assert heard.messages.empty()
 
 
-async def test_connect_to_what_is_no_name(start_node: StartNode) -> None:
-    """It is the caller's error."""
+async def test_invalid_name_of_a_peer_is_refused(start_node: StartNode) -> None:
+    """An invalid node name is the caller's error."""
     a = await start_node(A)
     with pytest.raises(ConfigError, match="has no '@'"):
         await a.connect("b")
@@ -237,10 +235,10 @@ async def test_connect_to_what_is_no_name(start_node: StartNode) -> None:
 
 
 @pytest.mark.parametrize("dialler", ["right", "wrong"])
-async def test_wrong_cookie(
+async def test_wrong_cookie_is_reported_by_both_sides(
     start_node: StartNode, dialler: str, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """Both sides are told the likely cause, and neither cookie."""
+    """Both sides tell the likely cause, and neither shows a cookie."""
     caplog.set_level(logging.DEBUG)
     a, b = await start_node(A, "FIRSTSECRET"), await start_node(B, "SECONDSECRET")
     one, other = (a, b) if dialler == "right" else (b, a)
@@ -274,8 +272,8 @@ async def test_monitor_link_and_exit_between_nodes(start_node: StartNode) -> Non
     assert down in told
 
 
-async def test_stop_tears_what_ties_the_nodes(start_node: StartNode) -> None:
-    """When a node stops, those linked to its processes hear why, and calls end."""
+async def test_stop_ends_links_and_calls(start_node: StartNode) -> None:
+    """When a node stops, processes that are linked to its own get the reason, and calls end."""
     a = await start_node(A)
     b = Node(B, "cookie")
     await b.start_node()
@@ -293,8 +291,8 @@ async def test_stop_tears_what_ties_the_nodes(start_node: StartNode) -> None:
     assert [await heard.next() for _ in range(2)] == [atoms("nodeup", B), atoms("nodedown", B)]
 
 
-async def test_calls_of_a_node_that_stops(start_node: StartNode) -> None:
-    """A call to another node ends when the own node stops, and so does one made after that."""
+async def test_stop_ends_the_calls_of_the_node(start_node: StartNode) -> None:
+    """A call to another node ends when the own node stops; so does one that is made later."""
     b = await start_node(B)
     there = Recorder()
     b.spawn(there, name="there")
@@ -307,11 +305,11 @@ async def test_calls_of_a_node_that_stops(start_node: StartNode) -> None:
     assert there.messages.empty()
 
 
-# Both at once
+# Simultaneous dials
 
 
 async def exchange(a: Node, b: Node, turns: int, count: int) -> None:
-    """Both send numbered messages, b so many turns of the loop after a; they come in order."""
+    """Send numbered messages both ways, those of b `turns` turns of the loop later."""
     heard = [watcher(a), watcher(b)]
     recorders = [Recorder(), Recorder()]
     for node, recorder in zip((a, b), recorders, strict=True):
@@ -333,7 +331,7 @@ async def exchange(a: Node, b: Node, turns: int, count: int) -> None:
 
 @pytest.mark.parametrize("at_once", [False, True], ids=["EPMD", "at once"])
 @pytest.mark.parametrize("names", [(A, B), (B, A)])
-async def test_simultaneous_connect(
+async def test_simultaneous_dials_make_one_connection(
     epmd: Epmd, names: tuple[str, str], at_once: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """However two nodes that dial each other interleave, one connection results, and every message
@@ -370,7 +368,7 @@ class Dance:
 
 
 @pytest.mark.parametrize("first", ["a", "b"])
-async def test_simultaneous_connect_step_by_step(
+async def test_simultaneous_dials_at_each_step(
     start_node: StartNode, monkeypatch: pytest.MonkeyPatch, first: str
 ) -> None:
     """The second dials at each possible moment of the first one's handshake."""
@@ -398,31 +396,7 @@ async def test_simultaneous_connect_step_by_step(
             assert (await recorder.next())[0] == "nodedown"
 
 
-# What is no node
-
-
-@asynccontextmanager
-async def impostor(serve: Serve) -> AsyncIterator[asyncio.Event]:
-    """Something that EPMD has as node b; the event is set when the other side has closed."""
-    left = asyncio.Event()
-
-    async def serve_one(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        try:
-            await serve(reader, writer)
-            await reader.read()
-        except ConnectionResetError:
-            pass
-        finally:
-            writer.close()
-            left.set()
-
-    server = await asyncio.start_server(serve_one, HOST, 0)
-    registration = await register("b", server.sockets[0].getsockname()[1], hidden=True)
-    try:
-        yield left
-    finally:
-        server.close()
-        await registration.close()
+# Impostors and unauthenticated peers
 
 
 async def closes(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
@@ -434,10 +408,6 @@ async def closes_after_name(reader: asyncio.StreamReader, writer: asyncio.Stream
     """Close when the name came."""
     await reader.read(4096)
     writer.close()
-
-
-async def says_nothing(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-    """Wait."""
 
 
 def says(data: bytes) -> Serve:
@@ -460,30 +430,6 @@ async def allows_nobody(reader: asyncio.StreamReader, writer: asyncio.StreamWrit
     writer.write(b"\0\x0csnot_allowed")
 
 
-def identity(alive_name: str) -> Identity:
-    """Who a node of this test's own making is."""
-    return Identity(f"{alive_name}@{HOST}", OFFERED, 7)
-
-
-async def talk(
-    handshake: Handshake, reader: asyncio.StreamReader, writer: asyncio.StreamWriter
-) -> list[object]:
-    """Drive a handshake to its end, agreeing to everything, and give its events."""
-    events: list[object] = []
-    while not any(isinstance(event, Completed) for event in events):
-        writer.write(handshake.data_to_send())
-        if not (data := await reader.read(4096)):
-            break
-        for event in handshake.receive_data(data):
-            events.append(event)
-            if event == StatusReceived(Status.ALIVE):
-                handshake.answer_alive(True)
-            elif type(event).__name__ == "NameReceived":
-                handshake.send_status(Status.OK)
-    writer.write(handshake.data_to_send())
-    return events
-
-
 IMPOSTORS: dict[str, Serve] = {
     "closes": closes,
     "closes after the name": closes_after_name,
@@ -499,8 +445,8 @@ IMPOSTORS: dict[str, Serve] = {
 
 
 @pytest.mark.parametrize("serve", IMPOSTORS.values(), ids=IMPOSTORS)
-async def test_impostor(start_node: StartNode, serve: Serve) -> None:
-    """A port where no node is, is `NoConnection`, and nothing stays open; the node goes on."""
+async def test_impostor_is_not_connected_to(start_node: StartNode, serve: Serve) -> None:
+    """A port without a node gives `NoConnection`, nothing stays open, and the node goes on."""
     a = await start_node(A, timeout=0.2 * UNIT)
     heard = watcher(a)
     async with impostor(serve) as left:
@@ -528,8 +474,8 @@ async def test_impostor(start_node: StartNode, serve: Serve) -> None:
     ],
     ids=repr,
 )
-async def test_stranger(start_node: StartNode, data: bytes) -> None:
-    """Who connects to a node and is none is cut off in time."""
+async def test_malformed_handshake_is_closed(start_node: StartNode, data: bytes) -> None:
+    """A client that is not a node is cut off in time."""
     a = await start_node(A, timeout=0.1 * UNIT)
     heard = watcher(a)
     reader, writer = await open_to("a")
@@ -541,14 +487,7 @@ async def test_stranger(start_node: StartNode, data: bytes) -> None:
     assert await soon((await start_node(B)).ping(A))
 
 
-async def open_to(alive_name: str) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
-    """A plain connection to a node."""
-    port = await look_up(alive_name, HOST)
-    assert port is not None
-    return await asyncio.open_connection(HOST, port)
-
-
-async def test_peer_with_our_own_name(start_node: StartNode) -> None:
+async def test_peer_with_the_same_name_is_refused(start_node: StartNode) -> None:
     """A node that has the name of this one is not let in."""
     await start_node(A)
     reader, writer = await open_to("a")
@@ -557,8 +496,8 @@ async def test_peer_with_our_own_name(start_node: StartNode) -> None:
     writer.close()
 
 
-async def test_peer_comes_back_before_its_end_was_noticed(start_node: StartNode) -> None:
-    """A peer whose old connection seems alive gets through, and the old one goes: down, then up."""
+async def test_returning_peer_replaces_its_old_connection(start_node: StartNode) -> None:
+    """The old connection, which seems alive, goes down, and the new one comes up."""
     a = await start_node(A)
     heard = watcher(a)
     old_reader, old_writer = await open_to("a")
@@ -578,13 +517,7 @@ async def test_peer_comes_back_before_its_end_was_noticed(start_node: StartNode)
     assert await heard.next() == atoms("nodedown", B)
 
 
-async def gone(reader: asyncio.StreamReader) -> None:
-    """Wait until the other side has closed."""
-    with suppress(ConnectionResetError):
-        await soon(reader.read())
-
-
-async def test_silence(epmd: Epmd) -> None:
+async def test_silent_peer_is_down(epmd: Epmd) -> None:
     """A peer that is silent for net_ticktime is down."""
     async with Node(A, "cookie", net_ticktime=0.2 * UNIT) as a:
         heard = watcher(a)
@@ -599,7 +532,7 @@ async def test_silence(epmd: Epmd) -> None:
         writer.close()
 
 
-async def test_ticks_keep_up(epmd: Epmd) -> None:
+async def test_ticks_keep_idle_nodes_connected(epmd: Epmd) -> None:
     """Two nodes that say nothing stay connected."""
     ticktime = 0.2 * UNIT
     async with (
@@ -622,14 +555,14 @@ def open_files() -> int:
 
 
 @pytest.mark.parametrize("said", [b"", b"\0", b"half"])
-async def test_half_open_at_stop(epmd: Epmd, said: bytes) -> None:
-    """Connections whose handshake is under way, in either direction, are closed by `stop`."""
+async def test_stop_closes_handshakes(epmd: Epmd, said: bytes) -> None:
+    """Connections whose handshake is under way, in either direction, are closed."""
     before = open_files()
     async with impostor(says_nothing) as left:
         async with Node(A, "cookie") as a:
             connecting = asyncio.create_task(a.connect(B))
-            strangers = [await open_to("a") for _ in range(3)]
-            for _, writer in strangers:
+            clients = [await open_to("a") for _ in range(3)]
+            for _, writer in clients:
                 writer.write(said)
             await asyncio.sleep(0.01 * UNIT)
             assert not connecting.done()
@@ -638,15 +571,15 @@ async def test_half_open_at_stop(epmd: Epmd, said: bytes) -> None:
         await soon(left.wait())
         with pytest.raises(NoConnection, match="stopped"):
             await soon(connecting)
-        for reader, writer in strangers:
+        for reader, writer in clients:
             await gone(reader)
             writer.close()
             await writer.wait_closed()
     assert open_files() == before
 
 
-async def test_stop_while_dialling(epmd: Epmd) -> None:
-    """Stopped at any moment of a dial, those who wait get `NoConnection`, and no socket is left."""
+async def test_stop_ends_dials(epmd: Epmd) -> None:
+    """At any moment of a dial, callers get `NoConnection`, and no socket is left."""
     before = open_files()
     async with Node(B, "cookie"):
         for turns in range(60):
@@ -661,7 +594,7 @@ async def test_stop_while_dialling(epmd: Epmd) -> None:
     assert open_files() == before
 
 
-async def test_connection_made_while_stopping(epmd: Epmd) -> None:
+async def test_connection_during_stop_is_closed(epmd: Epmd) -> None:
     """A peer that connects while the node stops is cut off, too."""
     before = open_files()
     for turns in range(20):
@@ -682,7 +615,7 @@ async def test_connection_made_while_stopping(epmd: Epmd) -> None:
     assert open_files() == before
 
 
-async def test_what_was_sent_before_stop_arrives(start_node: StartNode) -> None:
+async def test_messages_sent_before_stop_arrive(start_node: StartNode) -> None:
     """Messages that were sent over a connection that is up go out before it closes."""
     b = await start_node(B)
     recorder = Recorder()
@@ -694,8 +627,10 @@ async def test_what_was_sent_before_stop_arrives(start_node: StartNode) -> None:
     assert [await recorder.next() for _ in range(1000)] == list(range(1000))
 
 
-async def test_unreachable_epmd(epmd: Epmd, monkeypatch: pytest.MonkeyPatch) -> None:
-    """When EPMD has gone, connected nodes go on; new connections fail."""
+async def test_connections_survive_the_end_of_epmd(
+    epmd: Epmd, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """When EPMD has gone, only new connections fail."""
     async with Node(A, "cookie") as a, Node(B, "cookie"):
         await soon(a.connect(B))
         monkeypatch.setenv("ERL_EPMD_PORT", str(free_port()))

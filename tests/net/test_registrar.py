@@ -1,4 +1,4 @@
-"""The registration of a node: who starts EPMD, who is it, and what happens when it goes."""
+"""The registration of a node: which process is EPMD, and what happens when it ends."""
 
 from __future__ import annotations
 
@@ -55,8 +55,8 @@ async def found(alive_name: str) -> int:
 
 
 @pytest.mark.usefixtures("none_installed")
-async def test_none_installed(port: int) -> None:
-    """Without any, the first node is it; others use that; with the node it ends."""
+async def test_first_node_becomes_epmd(port: int) -> None:
+    """If `epmd` is not installed, the first node is EPMD until it ends; the others use it."""
     async with Node(A, "cookie") as a:
         async with Node(B, "cookie") as b:
             assert await soon(a.ping(B))
@@ -66,8 +66,8 @@ async def test_none_installed(port: int) -> None:
         await look_up("a", HOST)
 
 
-async def test_asked_for(port: int, monkeypatch: pytest.MonkeyPatch) -> None:
-    """With `embedded`, the installed one is not started."""
+async def test_embedded_epmd_is_preferred(port: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """With `embedded`, the installed EPMD is not started."""
 
     async def start() -> None:
         pytest.fail("epmd was started")
@@ -79,16 +79,16 @@ async def test_asked_for(port: int, monkeypatch: pytest.MonkeyPatch) -> None:
         await look_up("a", HOST)
 
 
-async def test_one_that_runs_is_used(epmd: Epmd) -> None:
-    """With `embedded`, too."""
+async def test_running_epmd_is_used(epmd: Epmd) -> None:
+    """A running EPMD is used, even with `embedded`."""
     async with Node(A, "cookie", epmd="embedded"):
         assert await look_up("a", HOST) is not None
     await until_unregistered("a")
 
 
 @pytest.mark.usefixtures("none_installed")
-async def test_race(port: int) -> None:
-    """Of many nodes that start at once one becomes EPMD; all are registered there."""
+async def test_one_of_many_nodes_becomes_epmd(port: int) -> None:
+    """Of nodes that start at once one becomes EPMD; all are registered there."""
     nodes = [Node(f"n{number}@{HOST}", "cookie") for number in range(8)]
     await soon(asyncio.gather(*(node.start_node() for node in nodes)))
     try:
@@ -101,8 +101,8 @@ async def test_race(port: int) -> None:
 
 
 @pytest.mark.usefixtures("none_installed")
-async def test_passes_on(port: int) -> None:
-    """When the node that is EPMD stops, another becomes it; those connected stay so."""
+async def test_another_node_takes_over_epmd(port: int) -> None:
+    """When the node that is EPMD stops, another one becomes it; connections stay."""
     a = Node(A, "cookie")
     await a.start_node()
     async with Node(B, "cookie") as b, Node(C, "cookie") as c:
@@ -119,7 +119,7 @@ async def test_passes_on(port: int) -> None:
 
 
 @pytest.mark.usefixtures("none_installed")
-async def test_cancelled_start(port: int) -> None:
+async def test_cancelled_start_leaves_no_epmd(port: int) -> None:
     """A start that is cancelled at any moment leaves no EPMD, and no name."""
     for turns in range(40):
         node = Node(A, "cookie")
@@ -134,8 +134,8 @@ async def test_cancelled_start(port: int) -> None:
 
 
 @pytest.mark.usefixtures("none_installed")
-async def test_listens_where_the_node_does(port: int) -> None:
-    """Other nodes of this machine are found at whatever address of the loopback they have."""
+async def test_epmd_listens_on_the_loopback(port: int) -> None:
+    """Nodes are found at any loopback address that they have."""
     async with Node("a@127.0.0.2", "cookie") as a, Node("b@127.0.0.3", "cookie") as b:
         for host in (HOST, "127.0.0.2", "127.0.0.3"):
             assert await look_up("a", host) is not None
@@ -144,8 +144,8 @@ async def test_listens_where_the_node_does(port: int) -> None:
 
 
 @pytest.mark.usefixtures("none_installed")
-async def test_listens_for_us_alone(port: int, monkeypatch: pytest.MonkeyPatch) -> None:
-    """What only this machine's nodes can reach, no other machine is told."""
+async def test_epmd_answers_this_machine_only(port: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """An EPMD for the loopback does not answer other machines."""
     async with Node("a@127.0.0.2", "cookie"):
         monkeypatch.setattr(epmd_server, "is_local", lambda transport: False)
         with pytest.raises(EpmdError):
@@ -153,8 +153,8 @@ async def test_listens_for_us_alone(port: int, monkeypatch: pytest.MonkeyPatch) 
 
 
 @pytest.mark.usefixtures("none_installed")
-async def test_epmd_address(port: int, monkeypatch: pytest.MonkeyPatch) -> None:
-    """ERL_EPMD_ADDRESS says where it listens besides."""
+async def test_epmd_listens_at_epmd_address(port: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The embedded EPMD listens at ERL_EPMD_ADDRESS and at the loopback address."""
     monkeypatch.setenv("ERL_EPMD_ADDRESS", "127.0.0.3, 127.0.0.4")
     async with Node("a@127.0.0.2", "cookie"):
         for host in (HOST, "127.0.0.3", "127.0.0.4"):
@@ -164,7 +164,9 @@ async def test_epmd_address(port: int, monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.mark.usefixtures("none_installed")
-async def test_epmd_address_that_is_not_ours(port: int, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_epmd_address_of_another_machine_is_refused(
+    port: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """The node does not start; the error names the variable."""
     monkeypatch.setenv("ERL_EPMD_ADDRESS", "127.0.0.1,192.0.2.1")
     with pytest.raises(ConfigError, match=r"can't listen at 192\.0\.2\.1.*ERL_EPMD_ADDRESS"):
@@ -172,8 +174,10 @@ async def test_epmd_address_that_is_not_ours(port: int, monkeypatch: pytest.Monk
 
 
 @pytest.mark.usefixtures("none_installed")
-async def test_port_of_something_else(port: int, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Where something else has EPMD's port, the node does not start."""
+async def test_other_service_on_the_port_of_epmd_is_an_error(
+    port: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Where another service has EPMD's port, the node does not start."""
     monkeypatch.setattr(client, "ANSWER_TIME", 0.05 * UNIT)
     left = asyncio.Event()
 
@@ -189,11 +193,13 @@ async def test_port_of_something_else(port: int, monkeypatch: pytest.MonkeyPatch
     server.close()
 
 
-# One that is started anew
+# EPMD that restarts
 
 
-async def test_epmd_restarts(port: int, caplog: pytest.LogCaptureFixture) -> None:
-    """A node registers again, with its creation of before, and its connections stay."""
+async def test_node_registers_again_when_epmd_restarts(
+    port: int, caplog: pytest.LogCaptureFixture
+) -> None:
+    """A node registers again, and keeps its creation and its connections."""
     caplog.set_level(logging.INFO)
     async with Epmd(port):
         a, b = Node(A, "cookie"), Node(B, "cookie", hidden=False)
@@ -215,10 +221,10 @@ async def test_epmd_restarts(port: int, caplog: pytest.LogCaptureFixture) -> Non
     assert caplog.text.count("'a' is not registered") == 1
 
 
-async def test_name_taken_meanwhile(
+async def test_taken_name_is_registered_when_it_is_free(
     port: int, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """That is logged, and the node has its name again as soon as it is free."""
+    """A name that is taken meanwhile is logged, and registered as soon as it is free."""
     may_register = asyncio.Event()
 
     async def register_later(*args: Any, **settings: Any) -> Registration:
@@ -241,7 +247,9 @@ async def test_name_taken_meanwhile(
         await a.stop()
 
 
-async def test_stop_while_epmd_is_away(port: int, caplog: pytest.LogCaptureFixture) -> None:
+async def test_node_can_stop_while_epmd_is_away(
+    port: int, caplog: pytest.LogCaptureFixture
+) -> None:
     """A node that waits for EPMD can stop, and no task is left."""
     async with Epmd(port):
         a = Node(A, "cookie")
@@ -254,7 +262,7 @@ async def test_stop_while_epmd_is_away(port: int, caplog: pytest.LogCaptureFixtu
 async def test_installed_epmd_is_not_started_again(
     port: int, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """As with `erl`, whoever stopped it is not overruled: neither by it nor by the embedded one."""
+    """An installed EPMD that was stopped is neither started nor replaced by the embedded one."""
     monkeypatch.setenv("PATH", str(Path(find_epmd()).parent))
     async with Epmd(port):
         a = Node(A, "cookie")
@@ -265,12 +273,11 @@ async def test_installed_epmd_is_not_started_again(
     await a.stop()
 
 
-# None
+# Without EPMD
 
 
-async def test_no_epmd(port: int) -> None:
-    """With `epmd=False`, none is looked for to register, and the node has a creation all the same;
-    nodes that know the address connect."""
+async def test_nodes_without_epmd_connect(port: int) -> None:
+    """With `epmd=False` nodes are not registered; nodes that know the address connect."""
     ports = free_port(), free_port()
     async with (
         Node(A, "cookie", epmd=False, listen_port=ports[0]) as a,

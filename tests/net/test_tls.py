@@ -1,4 +1,4 @@
-"""TLS without a BEAM: settings, whose certificate counts for which host, and strangers."""
+"""TLS without a BEAM: settings, hosts of certificates, and unauthenticated peers."""
 
 from __future__ import annotations
 
@@ -35,18 +35,18 @@ def authority(tmp_path: Path) -> Authority:
 
 @pytest.fixture
 def good(authority: Authority) -> Certificate:
-    """What each node of the cluster may have."""
+    """The certificate of each node of the cluster."""
     return authority.issue("good", "127.0.0.1")
 
 
 @pytest.fixture
 def options(authority: Authority, good: Certificate) -> TlsOptions:
-    """Those of each node of the cluster."""
+    """The TLS options of each node of the cluster."""
     return good.options(authority)
 
 
-async def test_two_nodes(epmd: Epmd, options: TlsOptions) -> None:
-    """Two Python nodes connect, and messages of every size arrive in order."""
+async def test_nodes_connect_over_tls(epmd: Epmd, options: TlsOptions) -> None:
+    """Two nodes connect, and messages of every size arrive in order."""
     async with Node(A, "cookie", tls=options) as a, Node(B, "cookie", tls=options) as b:
         recorder = Recorder()
         b.spawn(recorder, name="recorder")
@@ -59,7 +59,7 @@ async def test_two_nodes(epmd: Epmd, options: TlsOptions) -> None:
         assert await a.ping(B)
 
 
-async def test_time_limit_of_tls_ends_with_it(epmd: Epmd, options: TlsOptions) -> None:
+async def test_handshake_timeout_ends_with_the_handshake(epmd: Epmd, options: TlsOptions) -> None:
     """A connection that is up may last longer than its handshake might have."""
     async with (
         Node(A, "cookie", tls=options, limits=Limits(handshake_time=0.5 * UNIT)) as a,
@@ -73,8 +73,8 @@ async def test_time_limit_of_tls_ends_with_it(epmd: Epmd, options: TlsOptions) -
             await asyncio.wait_for(recorder.messages.get(), 0.7 * UNIT)
 
 
-async def test_connection_is_closed_as_tls_wants_it(epmd: Epmd, options: TlsOptions) -> None:
-    """Who is closed out is told so in TLS, so that nobody can cut a connection short unseen."""
+async def test_refused_peer_gets_close_notify(epmd: Epmd, options: TlsOptions) -> None:
+    """A peer can tell a closed connection from one that was cut."""
 
     def talk(port: int) -> bytes:
         with (
@@ -102,8 +102,8 @@ async def test_connection_is_closed_though_its_owner_raises(options: TlsOptions)
     assert rig.connection.closed.done()
 
 
-async def test_oldest_version(epmd: Epmd, options: TlsOptions) -> None:
-    """A node does not speak what is older than it should."""
+async def test_older_tls_version_is_refused(epmd: Epmd, options: TlsOptions) -> None:
+    """A node does not speak a TLS version older than its minimum."""
     new = dataclasses.replace(options, minimum_version=ssl.TLSVersion.TLSv1_3)
     async with Node(A, "cookie", tls=new), Node(B, "cookie", tls=options) as b:
         assert b.network._tls is not None
@@ -112,10 +112,10 @@ async def test_oldest_version(epmd: Epmd, options: TlsOptions) -> None:
             await b.connect(A)
 
 
-async def test_node_without_certificate(
+async def test_peer_without_certificate_is_refused(
     epmd: Epmd, options: TlsOptions, authority: Authority, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """Who shows no certificate is not let in."""
+    """A peer that shows no certificate is not let in."""
     context = ssl.create_default_context(cafile=authority.certfile)
     context.check_hostname = False
     async with Node(A, "cookie", tls=options):
@@ -127,10 +127,10 @@ async def test_node_without_certificate(
 
 
 @pytest.mark.parametrize("said", [b"", b"\x16\x03\x01\x02\x00\x01"])
-async def test_stranger_who_says_too_little(
+async def test_unfinished_tls_handshake_times_out(
     epmd: Epmd, options: TlsOptions, said: bytes, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """A TLS handshake has the time of a handshake, no more."""
+    """A TLS handshake has the time of a handshake, and no more."""
     async with Node(A, "cookie", tls=options, limits=Limits(handshake_time=0.2 * UNIT)):
         reader, writer = await connect(A)
         writer.write(said)
@@ -141,10 +141,10 @@ async def test_stranger_who_says_too_little(
 
 
 @pytest.mark.parametrize("said", [b"\x00\x20N" + bytes(31), b"GET / HTTP/1.1\r\n\r\n"])
-async def test_stranger_without_tls(
+async def test_peer_without_tls_is_closed(
     epmd: Epmd, options: TlsOptions, said: bytes, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """What is no TLS ends the connection at once, and the log says so."""
+    """A peer that does not speak TLS is closed at once, and the log says so."""
     async with Node(A, "cookie", tls=options):
         reader, writer = await connect(A)
         writer.write(said)
@@ -153,7 +153,7 @@ async def test_stranger_without_tls(
     assert "failed: it does not speak TLS" in caplog.text
 
 
-async def test_stranger_who_talks_nonsense(
+async def test_broken_record_gets_an_alert(
     epmd: Epmd, options: TlsOptions, caplog: pytest.LogCaptureFixture
 ) -> None:
     """A broken record gets an alert, and the node lives on."""
@@ -165,11 +165,10 @@ async def test_stranger_who_talks_nonsense(
         assert await b.ping(A)
 
 
-async def test_stopping_amid_tls(
+async def test_stop_ends_tls_handshakes(
     epmd: Epmd, options: TlsOptions, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """A node that stops waits for nobody's TLS handshake, keeps nothing of it, and blames
-    nobody."""
+    """A node that stops waits for no TLS handshake, keeps nothing of it, and logs no error."""
     caplog.set_level(logging.WARNING)
     async with Node(A, "cookie", tls=options) as a:
         _, writer = await connect(A)
@@ -201,7 +200,7 @@ async def test_stopping_amid_tls(
         ),
     ],
 )
-def test_files_that_cannot_be_used(
+def test_unusable_files_are_refused(
     authority: Authority,
     options: TlsOptions,
     tmp_path: Path,
@@ -220,7 +219,7 @@ def test_files_that_cannot_be_used(
         Node(A, "cookie", tls=dataclasses.replace(options, **changes))
 
 
-def test_key_with_password(authority: Authority) -> None:
+def test_encrypted_key_is_decrypted(authority: Authority) -> None:
     """An encrypted key is used with its password."""
     locked = authority.issue("locked", "127.0.0.1", password=b"sesame")
     TlsContexts(locked.options(authority, password="sesame"))
@@ -240,7 +239,7 @@ COMMON = {"subject": ((("countryName", "x"),), (("commonName", "one.example"),))
         (COMMON, "one.example"),
     ],
 )
-def test_host_of_a_certificate(certificate: dict[str, Any], host: str) -> None:
+def test_certificate_matches_its_hosts(certificate: dict[str, Any], host: str) -> None:
     """A host is a DNS name or address in the certificate, or its common name if it has none."""
     check_host(certificate, host)
 
@@ -256,14 +255,14 @@ def test_host_of_a_certificate(certificate: dict[str, Any], host: str) -> None:
         ({}, "one.example"),
     ],
 )
-def test_not_the_host_of_a_certificate(certificate: dict[str, Any], host: str) -> None:
-    """Nothing else will do, a name with a `*` neither."""
+def test_certificate_matches_no_other_host(certificate: dict[str, Any], host: str) -> None:
+    """Other names do not match, nor does one with a `*`."""
     with pytest.raises(HandshakeError, match="certificate is not for the host"):
         check_host(certificate, host)
 
 
 async def connect(node: str, **options: Any) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
-    """Connect to a node as a stranger does."""
+    """Connect to a node without a handshake."""
     alive_name, _, host = node.partition("@")
     return await asyncio.open_connection(
         host, await epmd_client.look_up(alive_name, host), **options

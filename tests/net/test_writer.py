@@ -75,8 +75,8 @@ class Rig:
             self.send(bytes(10_000))
 
 
-async def test_written_together() -> None:
-    """As long as the transport takes it, what is sent in a turn of the loop is one write."""
+async def test_messages_of_one_turn_are_one_write() -> None:
+    """Messages of one turn of the loop are one write, as long as the transport takes it."""
     rig = Rig()
     rig.send(1)
     rig.send(2, OTHER)
@@ -91,7 +91,7 @@ async def test_written_together() -> None:
     assert rig.transport.payloads() == [1, 2, 3]
 
 
-async def test_much_is_written_at_once() -> None:
+async def test_large_message_is_written_within_the_turn() -> None:
     """In one turn of the loop no more than a fragment's size is held back."""
     rig = Rig()
     for _ in range(100):
@@ -100,7 +100,7 @@ async def test_much_is_written_at_once() -> None:
     assert len(rig.transport.payloads()) > 90
 
 
-async def test_order_of_small_and_large() -> None:
+async def test_small_message_keeps_its_place_before_a_large_one() -> None:
     """What was sent before a large message in the same turn comes before it."""
     rig = Rig()
     for number, size in enumerate((1, 300_000, 1)):
@@ -111,7 +111,7 @@ async def test_order_of_small_and_large() -> None:
 
 
 async def test_nothing_is_written_while_paused() -> None:
-    """It waits here, counted, and leaves in order when there is room."""
+    """Messages wait, counted, and leave in order when there is room."""
     rig = Rig()
     rig.transport.stuck = True
     for number in range(12):
@@ -126,8 +126,8 @@ async def test_nothing_is_written_while_paused() -> None:
     assert rig.transport.payloads()[-1] == 12
 
 
-async def test_busy() -> None:
-    """Over the limit `Busy` is raised, naming peer and limit; nothing of that message is sent."""
+async def test_busy_is_raised_over_the_limit() -> None:
+    """`Busy` names the peer and the limit; nothing of that message is sent."""
     rig = Rig()
     rig.fill()
     sent = rig.writer.messages_out
@@ -141,7 +141,7 @@ async def test_busy() -> None:
 
 
 async def test_message_over_the_limit_is_taken() -> None:
-    """What counts is what waits before it."""
+    """The limit is for what waits before a message."""
     rig = Rig()
     rig.transport.stuck = True
     rig.send(bytes(5 * LIMIT))
@@ -154,7 +154,7 @@ async def test_message_over_the_limit_is_taken() -> None:
 
 
 async def test_unencodable_message_leaves_nothing() -> None:
-    """It raises, and what follows is as if it had not been."""
+    """An unencodable message raises, and does not affect later ones."""
     rig = Rig()
     with pytest.raises(EncodeError):
         rig.send(object())
@@ -163,9 +163,11 @@ async def test_unencodable_message_leaves_nothing() -> None:
     assert rig.transport.payloads() == [1]
 
 
-async def test_overrun() -> None:
-    """What can't be refused is taken up to the limit once more; then the owner is told, once, and
-    nothing more is kept."""
+async def test_forced_messages_are_bounded() -> None:
+    """Forced messages are taken up to the limit once more, and then no more.
+
+    The owner is told, once.
+    """
     rig = Rig()
     rig.fill()
     for _ in range(100):
@@ -178,7 +180,7 @@ async def test_overrun() -> None:
 
 
 async def test_excess_is_forgiven_once_there_is_room() -> None:
-    """A peer that has kept up again is not held to what came before."""
+    """The excess of a peer that has caught up is not counted again."""
     rig = Rig()
     for _ in range(5):
         rig.fill()
@@ -189,8 +191,7 @@ async def test_excess_is_forgiven_once_there_is_room() -> None:
 
 
 async def test_excess_shrinks_as_the_peer_reads() -> None:
-    """A peer that reads as fast as it is answered is not cut off, though it never gets below the
-    limit: what waits counts, not all that ever did."""
+    """A peer that reads as fast as it is answered is not cut off: only what waits counts."""
     rig = Rig(10 * LIMIT)
     rig.fill()
     for _ in range(40):
@@ -204,8 +205,8 @@ async def test_excess_shrinks_as_the_peer_reads() -> None:
     assert rig.overruns == []
 
 
-async def test_drain() -> None:
-    """It returns at once when not busy, and else as soon as there is room."""
+async def test_drain_waits_for_room() -> None:
+    """`drain` returns at once when not busy, and else as soon as there is room."""
     rig = Rig()
     await soon(rig.writer.drain(large=True))
     rig.fill()
@@ -217,8 +218,8 @@ async def test_drain() -> None:
     await soon(asyncio.gather(*waiting[1:]))
 
 
-async def test_drain_of_a_closed_connection() -> None:
-    """Who waits, or comes later, is told why."""
+async def test_drain_of_a_closed_connection_raises() -> None:
+    """Waiting and later callers get the reason."""
     rig = Rig()
     rig.fill()
     waiting = asyncio.create_task(rig.writer.drain(large=True))
@@ -230,7 +231,7 @@ async def test_drain_of_a_closed_connection() -> None:
 
 
 @pytest.mark.parametrize("flush", [True, False])
-async def test_close(flush: bool) -> None:
+async def test_close_flushes_if_told(flush: bool) -> None:
     """With `flush` all that waits is given to the transport; later messages are dropped."""
     rig = Rig()
     rig.transport.stuck = True
@@ -241,9 +242,11 @@ async def test_close(flush: bool) -> None:
     assert rig.transport.payloads() == ([bytes(3 * LIMIT), b"behind it"] if flush else [])
 
 
-async def test_the_loop_gets_its_turns() -> None:
-    """A transport that takes all does not keep the loop from others: some chunks, then a turn; what
-    another process sends in between goes between the fragments, before the rest."""
+async def test_large_message_leaves_the_loop_its_turns() -> None:
+    """After some chunks comes a turn of the loop, even if the transport takes all.
+
+    What another process sends meanwhile goes between the fragments.
+    """
     rig = Rig()
     rig.send(bytes(10_000_000))
     assert len(rig.transport.written) == CHUNKS_PER_TURN
@@ -257,7 +260,7 @@ async def test_the_loop_gets_its_turns() -> None:
     assert rig.writer.unsent == 0
 
 
-async def test_sender_that_the_message_does_not_tell() -> None:
+async def test_down_for_a_name_follows_its_large_message() -> None:
     """A DOWN for a name waits behind the large message of the process that had it."""
     rig = Rig()
     rig.send(bytes(3_000_000))
@@ -268,8 +271,8 @@ async def test_sender_that_the_message_does_not_tell() -> None:
     assert rig.transport.payloads() == [bytes(3_000_000), Atom("normal")]
 
 
-async def test_tick() -> None:
-    """A tick is written when nothing else was; what waits stands for one."""
+async def test_tick_is_written_when_idle() -> None:
+    """A tick is written when nothing else was; data that waits stands for one."""
     rig = Rig()
     rig.writer.tick()
     assert rig.transport.written == []

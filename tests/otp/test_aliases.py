@@ -13,7 +13,7 @@ from pybeethoven.errors import NoConnection, ProtocolError
 from pybeethoven.etf import ImproperList
 from pybeethoven.otp.signals import Signals
 from tests.helpers import Recorder
-from tests.otp.test_process import BOOM, KILL, NOPROC, NORMAL, down, exited, spawn_recorder
+from tests.otp.processes import BOOM, KILL, NOPROC, NORMAL, down, exited, spawn_recorder
 from tests.timing import UNIT
 
 PEER = Pid(Atom("peer@127.0.0.1"), 1, 0, 1)

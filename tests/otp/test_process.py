@@ -32,33 +32,25 @@ from pybeethoven.otp.node import STOP_TIME
 from pybeethoven.otp.signals import Signals
 from pybeethoven.testing import Epmd
 from tests.helpers import Recorder, atoms, soon
+from tests.otp.processes import (
+    BOOM,
+    KILL,
+    KILLED,
+    NOPROC,
+    NORMAL,
+    SHUTDOWN,
+    down,
+    exited,
+    spawn_recorder,
+)
 from tests.timing import UNIT
 
 PY = Atom("py@127.0.0.1")
-KILL, KILLED, NORMAL, NOPROC, SHUTDOWN = atoms("kill", "killed", "normal", "noproc", "shutdown")
-BOOM = Atom("boom")
 
 
 async def for_ever(process: Process) -> None:
     """Live until ended by a signal."""
     await asyncio.get_running_loop().create_future()
-
-
-def down(reference: Reference, target: Term, reason: Term) -> Term:
-    """The message that a monitor gives."""
-    return (Atom("DOWN"), reference, Atom("process"), target, reason)
-
-
-def exited(process: Process, reason: Term) -> Term:
-    """The message that a process that traps exits gets."""
-    return (Atom("EXIT"), process.pid, reason)
-
-
-def spawn_recorder(node: Node, *, trap_exit: bool = False, name: str | None = None) -> Recorder:
-    """A running process that keeps its messages."""
-    recorder = Recorder(trap_exit=trap_exit)
-    node.spawn(recorder, name=name)
-    return recorder
 
 
 async def exit_reason(node: Node, process: Process) -> Term:

@@ -9,6 +9,7 @@ import pytest
 
 from tests.timing import UNIT
 
+A, B, C = (f"{letter}@127.0.0.{number}" for number, letter in enumerate("abc", 1))
 TICK = 2 * math.ceil(UNIT)
 """The net_ticktime of the nodes, whole seconds."""
 

@@ -11,10 +11,9 @@ import pytest
 from pybeethoven import Atom, Beethoven, Node
 from pybeethoven.testing import BeamNode, Cluster, EvalError, compile_elixir
 from tests.helpers import Recorder, atoms, soon
-from tests.testing.conftest import TICK
+from tests.testing.conftest import TICK, A, B, C
 from tests.timing import UNIT
 
-A, B, C = (f"{letter}@127.0.0.{number}" for number, letter in enumerate("abc", 1))
 PY = "py@127.0.0.4"
 ONLINE, OFFLINE = "online", "offline"
 AT_ONCE = 0.5 * TICK

@@ -13,7 +13,7 @@ import pytest
 
 from pybeethoven.testing import BeamDownError, Cluster
 from tests.helpers import soon
-from tests.testing.test_faults import A, B, C
+from tests.testing.conftest import A, B, C
 
 SCRIPT = """
 import asyncio, sys

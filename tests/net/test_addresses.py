@@ -23,7 +23,7 @@ A, B = f"a@{HOST}", f"b@{HOST}"
 
 
 def free_ports(count: int) -> int:
-    """The first of so many neighbouring ports that are free."""
+    """The first of `count` consecutive ports that are free."""
     while True:
         first = free_port()
         with suppress(OSError):
@@ -35,7 +35,7 @@ def free_ports(count: int) -> int:
 # Ports and interfaces
 
 
-async def test_port(epmd: Epmd) -> None:
+async def test_listens_on_its_port(epmd: Epmd) -> None:
     """A node listens on the port it is given, and EPMD has it."""
     port = free_port()
     async with Node(A, "cookie", listen_port=port):
@@ -44,7 +44,7 @@ async def test_port(epmd: Epmd) -> None:
         assert await look_up("a", HOST) == port
 
 
-async def test_port_range(epmd: Epmd) -> None:
+async def test_first_free_port_of_a_range_is_taken(epmd: Epmd) -> None:
     """Nodes take the first free port of a range; when all are taken, the error says which."""
     first = free_ports(3)
     ports = (first, first + 2)
@@ -64,8 +64,8 @@ async def test_port_range(epmd: Epmd) -> None:
     assert str(caught.value).startswith(text)
 
 
-async def test_port_taken(epmd: Epmd) -> None:
-    """A port that is taken is an error that names it, and no name is registered."""
+async def test_taken_port_is_refused(epmd: Epmd) -> None:
+    """The error names the port, and no name is registered."""
     with socket.create_server((HOST, 0)) as other:
         port = other.getsockname()[1]
         with pytest.raises(ConfigError, match=f"the port {port} is taken; give a free listen_port"):
@@ -73,7 +73,7 @@ async def test_port_taken(epmd: Epmd) -> None:
     assert await look_up("a", HOST) is None
 
 
-async def test_interface(epmd: Epmd) -> None:
+async def test_listens_at_its_interface(epmd: Epmd) -> None:
     """`use_interface` is where the node listens, whatever its name says."""
     async with Node(A, "cookie", use_interface="127.0.0.2"):
         port = await look_up("a", HOST)
@@ -88,7 +88,7 @@ async def test_interface(epmd: Epmd) -> None:
         await soon(b.connect("a@192.0.2.1", address=("127.0.0.7", port)))
 
 
-async def test_interface_that_is_not_ours(epmd: Epmd) -> None:
+async def test_interface_of_another_machine_is_refused(epmd: Epmd) -> None:
     """The error names the setting."""
     with pytest.raises(ConfigError, match=r"use_interface='192\.0\.2\.1'"):
         await soon(Node(A, "cookie", use_interface="192.0.2.1").start_node())
@@ -111,16 +111,16 @@ async def test_interface_that_is_not_ours(epmd: Epmd) -> None:
         ({"resolve": "a"}, "resolve is 'a'; it must be a function"),
     ],
 )
-def test_bad_setting(settings: dict[str, Any], text: str) -> None:
-    """The error says what is wrong, in the constructor."""
+def test_bad_setting_is_refused(settings: dict[str, Any], text: str) -> None:
+    """The constructor raises, and the error says what is wrong."""
     with pytest.raises(ConfigError) as caught:
         Node(A, "cookie", **settings)
     assert text in str(caught.value)
 
 
 @pytest.mark.parametrize("settings", [{"hidden": False}, {"listen_port": 9100}], ids=repr)
-def test_setting_without_a_name(settings: dict[str, Any]) -> None:
-    """What only a node with a name of its own can have."""
+def test_unnamed_node_is_hidden_and_does_not_listen(settings: dict[str, Any]) -> None:
+    """A node without a name can be neither visible nor listen at a port."""
     with pytest.raises(
         ConfigError, match="gets its name from a peer is hidden and does not listen"
     ):
@@ -130,8 +130,8 @@ def test_setting_without_a_name(settings: dict[str, Any]) -> None:
 # Where to dial
 
 
-async def test_resolve(epmd: Epmd) -> None:
-    """The hook is asked first, for each connection; where it has nothing, EPMD is."""
+async def test_resolve_is_asked_before_epmd(epmd: Epmd) -> None:
+    """The hook is asked for each connection; if it gives None, EPMD is asked."""
     asked: list[str] = []
     known: dict[str, tuple[str, int]] = {}
 
@@ -154,7 +154,7 @@ async def test_resolve(epmd: Epmd) -> None:
 
 
 async def test_address_is_remembered(start_node: StartNode) -> None:
-    """An address that was given once is where that node is dialled from then on."""
+    """An address that was given once is used for all later dials of that node."""
     a, port = await start_node(A), free_port()
     async with Node(B, "cookie", epmd=False, listen_port=port):
         await soon(a.connect(B, address=(HOST, port)))
@@ -162,8 +162,8 @@ async def test_address_is_remembered(start_node: StartNode) -> None:
         assert await soon(a.ping(B))
 
 
-async def test_address_that_did_not_work(start_node: StartNode) -> None:
-    """It is forgotten: the next attempt asks EPMD."""
+async def test_failed_address_is_forgotten(start_node: StartNode) -> None:
+    """After an address did not work, the next attempt asks EPMD."""
     a, b = await start_node(A), await start_node(B)
     with pytest.raises(NoConnection):
         await soon(a.connect(B, address=(HOST, free_port())))
@@ -171,8 +171,8 @@ async def test_address_that_did_not_work(start_node: StartNode) -> None:
 
 
 @pytest.mark.parametrize("address", [("h", 0), ("", 1), ("h", 65536), "h:1", ("h",), 1], ids=repr)
-async def test_bad_address(start_node: StartNode, address: Any) -> None:
-    """What is no address is the caller's error, and the hook's is told, too."""
+async def test_bad_address_is_refused(start_node: StartNode, address: Any) -> None:
+    """A bad address is the caller's error; from the hook, it fails the attempt."""
     a = await start_node(A)
     with pytest.raises(ConfigError, match=r"no address of a node; it must be like \('10.0.0.7',"):
         await soon(a.connect(B, address=address))
@@ -181,7 +181,7 @@ async def test_bad_address(start_node: StartNode, address: Any) -> None:
             await soon(b.connect(A))
 
 
-async def test_resolve_that_raises(epmd: Epmd) -> None:
+async def test_attempt_fails_with_the_error_of_resolve(epmd: Epmd) -> None:
     """The attempt fails with what the hook raised."""
 
     def resolve(peer: str) -> None:
@@ -192,8 +192,8 @@ async def test_resolve_that_raises(epmd: Epmd) -> None:
             await soon(a.connect(B))
 
 
-async def test_resolve_that_is_async(epmd: Epmd) -> None:
-    """The error says that it can't be."""
+async def test_async_resolve_is_refused(epmd: Epmd) -> None:
+    """The error says that the hook is called, not awaited."""
 
     async def resolve(peer: str) -> None:
         """Nobody awaits it."""
@@ -204,8 +204,8 @@ async def test_resolve_that_is_async(epmd: Epmd) -> None:
             await soon(a.connect(B))
 
 
-async def test_another_node_at_the_address(start_node: StartNode) -> None:
-    """A node that is not the one that was meant is not taken for it."""
+async def test_another_node_at_the_address_is_refused(start_node: StartNode) -> None:
+    """A node with another name than the dialled one is not connected to."""
     a, port = await start_node(A), free_port()
     async with Node(B, "cookie", epmd=False, listen_port=port):
         with pytest.raises(NoConnection, match=f"'c@{HOST}' was dialled, '{B}' answered"):
@@ -226,8 +226,8 @@ async def test_another_node_at_the_address(start_node: StartNode) -> None:
         ("a@127.0.0.1", "b@h", False),
     ],
 )
-def test_reach(name: str, peer: str, fits: bool) -> None:
-    """Short names and long ones don't go together; an IPv6 address is either."""
+def test_short_and_long_names_do_not_go_together(name: str, peer: str, fits: bool) -> None:
+    """Short and long names do not go together; an IPv6 address goes with both."""
     for one, other in ((name, peer), (peer, name)):
         if fits:
             check_reach(one, other)
@@ -236,8 +236,8 @@ def test_reach(name: str, peer: str, fits: bool) -> None:
                 check_reach(one, other)
 
 
-async def test_short_names(epmd: Epmd) -> None:
-    """Nodes with short names connect, and see no node with a long one."""
+async def test_nodes_with_short_names_connect(epmd: Epmd) -> None:
+    """Nodes with short names connect with each other, but not with a long name."""
     async with (
         Node("a@localhost", "cookie") as a,
         Node("b@localhost", "cookie") as b,
@@ -254,7 +254,7 @@ async def test_short_names(epmd: Epmd) -> None:
 
 
 @ipv6
-async def test_ipv6(epmd: Epmd) -> None:
+async def test_ipv6_nodes_connect(epmd: Epmd) -> None:
     """Nodes with IPv6 addresses listen there alone, and find each other over EPMD at ::1."""
     async with Node("a@::1", "cookie") as a, Node("b@::1", "cookie") as b:
         assert await soon(a.ping(b.name))
@@ -264,8 +264,10 @@ async def test_ipv6(epmd: Epmd) -> None:
 
 
 @ipv6
-async def test_name_with_an_ipv6_address(epmd: Epmd, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A node whose host has one by name is reached over IPv6 and IPv4."""
+async def test_host_with_an_ipv6_address_is_reached_over_both(
+    epmd: Epmd, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A node whose host name has an IPv6 address listens at IPv6 and IPv4."""
     loop = asyncio.get_running_loop()
     look = loop.getaddrinfo
 
@@ -283,8 +285,8 @@ async def test_name_with_an_ipv6_address(epmd: Epmd, monkeypatch: pytest.MonkeyP
             assert b.disconnect("a@six.example")
 
 
-async def test_host_without_an_address(epmd: Epmd) -> None:
-    """A host that nobody knows does not keep a node from listening."""
+async def test_unknown_host_listens_everywhere(epmd: Epmd) -> None:
+    """A host name without an address does not keep a node from listening."""
     assert await listen_address("nosuch.invalid") == "0.0.0.0"
     assert await listen_address("x" * 70 + ".org") == "0.0.0.0"
 
@@ -293,15 +295,15 @@ async def test_host_without_an_address(epmd: Epmd) -> None:
 
 
 @pytest.mark.parametrize("peer", ["a@127.0.0.1", pytest.param("a@::1", marks=ipv6)])
-async def test_host_of_a_node_without_a_name(peer: str) -> None:
-    """To a peer with a long name it is the own address, to one with a short name the host's."""
+async def test_host_that_an_unnamed_node_tells(peer: str) -> None:
+    """A long name is told the address of the node, a short one its host name."""
     host = peer.partition("@")[2]
     assert await unnamed_host(peer, host, 1) == host
     assert await unnamed_host("a@localhost", host, 1) == socket.gethostname().partition(".")[0]
 
 
-async def test_before_it_has_a_name() -> None:
-    """It starts without EPMD, is nonode@nohost, and what needs a name says what to do."""
+async def test_unnamed_node_has_to_connect_first() -> None:
+    """An unnamed node is nonode@nohost, without EPMD, and errors say to connect first."""
     async with Node(None, "cookie") as node:
         assert node.name == "nonode@nohost"
         assert node.nodes() == []
@@ -316,8 +318,8 @@ async def test_before_it_has_a_name() -> None:
                 act()
 
 
-async def test_peer_that_names_none(start_node: StartNode) -> None:
-    """A Python node gives no names: both say so, and the dialler goes on without one."""
+async def test_python_peer_gives_no_name(start_node: StartNode) -> None:
+    """A Python node gives no names: both sides say so, and the dialler goes on without one."""
     await start_node(A)
     async with Node(None, "cookie") as node:
         with pytest.raises(NoConnection, match=f"no connection to {A}"):
