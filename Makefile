@@ -20,8 +20,9 @@ FUZZ_TARGETS ?= decoder framing handshake epmd
 FUZZ_SECONDS ?= 60
 SUITES ?= bookworm trixie sid
 SOAK_MINUTES ?= 30
+MUTATION_MINUTES ?= 30
 
-.PHONY: demo test lint fuzz bench soak interop-matrix beam clean
+.PHONY: demo test lint fuzz bench soak mutation interop-matrix beam clean
 
 demo: .venv/installed
 	@echo "A cluster of Python nodes"
@@ -50,6 +51,10 @@ bench: .venv/bench beam
 # Peers die every few seconds; in the end everybody has to know what the cluster knows.
 soak: .venv/installed beam
 	$(BIN)/python -m tests.model.soak --minutes $(SOAK_MINUTES)
+
+# What it prints survived: it does the same as before, or no test holds what it changes.
+mutation: .venv/installed beam
+	@$(BIN)/python -m tools.mutate --minutes $(MUTATION_MINUTES)
 
 # Needs root, debootstrap and 500 MB for each release, in .cache/roots.
 interop-matrix: .venv/installed
