@@ -504,6 +504,19 @@ def test_name_that_the_peer_gave() -> None:
     assert initiator().own == OWN
 
 
+def test_peer_name_is_known_early() -> None:
+    """It is that of the node dialled, or what an acceptable name message has; else None."""
+    assert initiator().peer_name == PEER.name
+    accepting = acceptor()
+    assert accepting.peer_name is None
+    accepting.receive_data(name(PEER))
+    assert accepting.peer_name == PEER.name
+    refused = acceptor()
+    with pytest.raises(HandshakeError):
+        refused.receive_data(named("no node"))
+    assert refused.peer_name is None
+
+
 EOFS: dict[str, tuple[Callable[[], Handshake], list[Step], str]] = {
     "before the status": (initiator, STARTED, "it may refuse us"),
     "after alive": (initiator, [*STARTED, received("alive")], "still alive"),
