@@ -68,6 +68,7 @@ PAIRS: Final[list[tuple[type, type]]] = [
     *((ast.LShift, ast.RShift), (ast.Break, ast.Continue), (ast.Lt, ast.LtE), (ast.Gt, ast.GtE)),
 ]
 SWAPS: Final = dict(PAIRS) | {other: one for one, other in PAIRS}
+SKIPPED: Final = ("annotation", "returns", "decorator_list")
 NEGATED: Final = (ast.Name, ast.Attribute, ast.Call, ast.NamedExpr)
 REMOVED: Final = (ast.Assign, ast.AugAssign, ast.Delete, ast.Raise, ast.Expr)
 
@@ -105,7 +106,7 @@ def mutants_in(node: ast.AST, in_function: bool = False) -> Iterator[Mutant]:
     in_function = in_function or isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef)
     for name, value in ast.iter_fields(node):
         for child in value if isinstance(value, list) else [value]:
-            if isinstance(child, ast.AST) and name not in ("annotation", "returns"):
+            if isinstance(child, ast.AST) and name not in SKIPPED:
                 yield from mutants_in(child, in_function)
             if isinstance(child, NEGATED) and name in ("test", "guard", "ifs"):
                 yield Mutant(child, f"(not {ast.unparse(child)})")
@@ -138,7 +139,7 @@ def _replacements(node: ast.expr | ast.stmt, in_function: bool) -> Iterator[str]
             yield repr(value + 1)
         case ast.Constant(str() | bytes() as text) if text:
             yield repr(text[:-1])
-        case ast.Return(ast.expr() as value) if ast.unparse(value) != "None":
+        case ast.Return(ast.expr() as value) if ast.unparse(value) not in ("None", "False"):
             yield "return None"
         case ast.Break() | ast.Continue():
             yield ast.unparse(_swapped(node))
