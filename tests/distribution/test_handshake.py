@@ -239,6 +239,32 @@ HANDSHAKES: dict[str, Row] = {
         [*OLD_NAMED, *OK_SENT, ("gets", complement(PEER)), *REPLIED],
         State.DONE,
     ),
+    "acceptor, old name, ok_simultaneous": (
+        acceptor,
+        [
+            *OLD_NAMED,
+            ("does", answering(Status.OK_SIMULTANEOUS)),
+            ("sends", status("ok_simultaneous") + challenge(OWN, OUR_CHALLENGE)),
+            ("gets", complement(PEER)),
+            *REPLIED,
+        ],
+        State.DONE,
+    ),
+    "acceptor, old name, nok": (
+        acceptor,
+        [*OLD_NAMED, ("does", answering(Status.NOK)), ("sends", status("nok"))],
+        State.CLOSED,
+    ),
+    "acceptor, old name, not_allowed": (
+        acceptor,
+        [*OLD_NAMED, ("does", answering(Status.NOT_ALLOWED)), ("sends", status("not_allowed"))],
+        State.CLOSED,
+    ),
+    "acceptor, old name, alive, gives up": (
+        acceptor,
+        [*OLD_NAMED, *ALIVE_SENT, ("gets", status("false"), AliveAnswered(False))],
+        State.CLOSED,
+    ),
     "acceptor, old name, alive": (
         acceptor,
         [
