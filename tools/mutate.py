@@ -54,7 +54,7 @@ TESTS: Final = {
     "mnesia/guards": _QUERIES,
     "mnesia/match_spec": _QUERIES,
     "mnesia/patterns": _QUERIES,
-    "mnesia/mirror": "mnesia/test_served interop/test_mirror",
+    "mnesia/mirror": "mnesia/test_served interop/test_mirror interop/test_rejoin",
     "cluster/core_server": (
         "cluster/test_core_server cluster/test_readers cluster/test_sharing cluster/test_standing"
         " interop/test_core_server"
