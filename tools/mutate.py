@@ -57,7 +57,7 @@ TESTS: Final = {
     "mnesia/mirror": "mnesia/test_served interop/test_mirror interop/test_rejoin",
     "cluster/core_server": (
         "cluster/test_core_server cluster/test_readers cluster/test_sharing cluster/test_standing"
-        " interop/test_core_server"
+        " interop/test_core_server interop/test_join"
     ),
 }
 """The tests of each module, those that fail first in front."""
