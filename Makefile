@@ -28,8 +28,9 @@ FUZZ_TARGETS ?= decoder framing handshake epmd
 FUZZ_SECONDS ?= 60
 SUITES ?= bookworm trixie sid
 SOAK_MINUTES ?= 30
+MUTATION_MINUTES ?= 30
 
-.PHONY: demo quick test full lint fuzz bench soak interop-matrix beam clean
+.PHONY: demo quick test full nightly lint fuzz bench soak mutation interop-matrix beam clean
 
 demo: .venv/installed
 	@echo "A cluster of Python nodes"
@@ -51,6 +52,10 @@ full: .venv/installed beam
 	$(BIN)/coverage combine --quiet
 	$(BIN)/coverage report
 
+# What takes hours, or wants other systems: root and debootstrap.
+nightly: full interop-matrix mutation soak
+	$(MAKE) fuzz FUZZ_SECONDS=600
+
 lint: .venv/installed
 	$(BIN)/ruff check
 	$(BIN)/ruff format --check
@@ -69,6 +74,10 @@ bench: .venv/bench beam
 # Peers die every few seconds; in the end everybody has to know what the cluster knows.
 soak: .venv/installed beam
 	$(BIN)/python -m tests.model.soak --minutes $(SOAK_MINUTES)
+
+# What it prints survived: it does the same as before, or no test holds what it changes.
+mutation: .venv/installed beam
+	@$(BIN)/python -m tools.mutate --minutes $(MUTATION_MINUTES)
 
 # Needs root, debootstrap and 500 MB for each release, in .cache/roots.
 interop-matrix: .venv/installed

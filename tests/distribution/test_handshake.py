@@ -239,6 +239,32 @@ HANDSHAKES: dict[str, Row] = {
         [*OLD_NAMED, *OK_SENT, ("gets", complement(PEER)), *REPLIED],
         State.DONE,
     ),
+    "acceptor, old name, ok_simultaneous": (
+        acceptor,
+        [
+            *OLD_NAMED,
+            ("does", answering(Status.OK_SIMULTANEOUS)),
+            ("sends", status("ok_simultaneous") + challenge(OWN, OUR_CHALLENGE)),
+            ("gets", complement(PEER)),
+            *REPLIED,
+        ],
+        State.DONE,
+    ),
+    "acceptor, old name, nok": (
+        acceptor,
+        [*OLD_NAMED, ("does", answering(Status.NOK)), ("sends", status("nok"))],
+        State.CLOSED,
+    ),
+    "acceptor, old name, not_allowed": (
+        acceptor,
+        [*OLD_NAMED, ("does", answering(Status.NOT_ALLOWED)), ("sends", status("not_allowed"))],
+        State.CLOSED,
+    ),
+    "acceptor, old name, alive, gives up": (
+        acceptor,
+        [*OLD_NAMED, *ALIVE_SENT, ("gets", status("false"), AliveAnswered(False))],
+        State.CLOSED,
+    ),
     "acceptor, old name, alive": (
         acceptor,
         [
@@ -502,6 +528,19 @@ def test_name_that_the_peer_gave() -> None:
     handshake.receive_data(naming("2K9@h", 5))
     assert handshake.own == Identity("2K9@h", OFFERED, 5)
     assert initiator().own == OWN
+
+
+def test_peer_name_is_known_early() -> None:
+    """It is that of the node dialled, or what an acceptable name message has; else None."""
+    assert initiator().peer_name == PEER.name
+    accepting = acceptor()
+    assert accepting.peer_name is None
+    accepting.receive_data(name(PEER))
+    assert accepting.peer_name == PEER.name
+    refused = acceptor()
+    with pytest.raises(HandshakeError):
+        refused.receive_data(named("no node"))
+    assert refused.peer_name is None
 
 
 EOFS: dict[str, tuple[Callable[[], Handshake], list[Step], str]] = {

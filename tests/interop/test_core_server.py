@@ -16,12 +16,14 @@ from pybeethoven import (
     Follower,
     GenServer,
     MirrorError,
+    Modes,
     Node,
     ProcessExit,
     Supervisor,
     Term,
     TrackerEvent,
     TrackerRow,
+    Updates,
 )
 from pybeethoven.cluster.tracker import last_change
 from pybeethoven.errors import NoConnection, NoProcess
@@ -323,7 +325,7 @@ async def test_under_another_supervisor(cluster: Peers, member: Member) -> None:
 
 
 async def test_start_link(cluster: Peers) -> None:
-    """`start_link` gives a CoreServer under its name."""
+    """`start_link` gives a CoreServer under its name; when it ends, so do all its readers."""
     async with Node(PY, cluster.cookie) as node:
         server = await CoreServer.start_link(Atom("standalone"), node=node)
         assert node.whereis("Elixir.Beethoven.CoreServer") == server.pid
@@ -331,10 +333,12 @@ async def test_start_link(cluster: Peers) -> None:
         assert [row.node for row in await server.fetch_all()] == [PY]
         assert await server.table_exists()
         await server.until_exists()
-        updates = server.updates()
+        readers: list[Updates | Modes] = [server.updates(), server.modes()]
         node.exit(server, KILL)
-        with pytest.raises(NoProcess):
-            await soon(anext(updates))
+        await soon(server.wait_end())
+        for reader in (*readers, server.updates(), server.modes()):
+            with pytest.raises(NoProcess):
+                await soon(anext(reader))
         with pytest.raises(ConfigError, match=r"'junk'\); give 'standalone' or 'clustered'"):
             await CoreServer.start_link(Atom("junk"), node=node)
 

@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import pytest
@@ -134,6 +135,7 @@ def test_head(head: Any, row: Any, bound: Any) -> None:
         ({("const", ("a",)): 1}, (), {("a",): 1}),
         ({"$1": ("+", "$2", 1), "k": (("$1",),)}, (5, 6), {5: 7, "k": (5,)}),
         ({"$2": 2, "$1": 1}, (5, 5), {5: 2}),
+        ({"$2": 1, "$1": 2}, (5, 5), {5: 1}),
         (Map([("$1", 1), ("$2", 2)]), (1, 1.0), Map([(1, 1), (1.0, 2)])),
         (("+", 1, ("*", 2, "$1")), (3,), 7),
         (("hd", "$1"), (5,), "EXIT"),
@@ -227,11 +229,11 @@ def test_without_context() -> None:
     assert spec.run([(TAB, 1)]) == [[Atom("nonode@nohost")] * 2]
 
 
-def deep(levels: int) -> Term:
+def deep(levels: int, nest: Callable[[Any], Term] = lambda term: [term]) -> Term:
     """An expression, and a head, of so many levels."""
     term: Term = 1
     for _ in range(levels):
-        term = [term]
+        term = nest(term)
     return term
 
 
@@ -287,6 +289,36 @@ def test_deepest() -> None:
     """The deepest that is taken also runs."""
     spec = MatchSpec([((deep(MAX_DEPTH - 1),), [], [deep(MAX_DEPTH)])])
     assert spec.run([(deep(MAX_DEPTH - 1),)]) == [deep(MAX_DEPTH)]
+
+
+IN_BOTH: list[Callable[[Any], Term]] = [
+    lambda term: [term],
+    lambda term: ImproperList([term], 1),
+    lambda term: ImproperList([1], term),
+    lambda term: {1: term},
+]
+IN_HEADS: list[Callable[[Any], Term]] = [*IN_BOTH, lambda term: (term,)]
+IN_BODIES: list[Callable[[Any], Term]] = [
+    *IN_BOTH,
+    lambda term: ((term,),),
+    lambda term: Map([(term, 1)]),
+    lambda term: (Atom("hd"), term),
+    lambda term: (Atom("orelse"), True, term),
+]
+
+
+def test_depth_is_limited_in_each_kind_of_term() -> None:
+    """`MAX_DEPTH` levels are accepted, and one more is refused."""
+    for nest in IN_HEADS:
+        MatchSpec([(deep(MAX_DEPTH, nest), [], [1])])
+        with pytest.raises(MatchSpecError, match="head: nested deeper"):
+            MatchSpec([(deep(MAX_DEPTH + 1, nest), [], [1])])
+    for nest in IN_BODIES:
+        MatchSpec([("_", [deep(MAX_DEPTH, nest)], [deep(MAX_DEPTH, nest)])])
+        with pytest.raises(MatchSpecError, match="guards: nested deeper"):
+            MatchSpec([("_", [deep(MAX_DEPTH + 1, nest)], [1])])
+        with pytest.raises(MatchSpecError, match="body: nested deeper"):
+            MatchSpec([("_", [], [deep(MAX_DEPTH + 1, nest)])])
 
 
 @pytest.mark.parametrize(

@@ -188,6 +188,30 @@ async def test_source_is_sought_while_the_node_stops(
     assert not caplog.records
 
 
+async def test_retry_is_followed_by_others(a: Node, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A mirror that waits long between its tries soon tries again after `retry`, too."""
+    monkeypatch.setattr(mirror_module, "RETRY_INTERVALS", (1000.0, 1000.0))
+    copy = await Copy().start(a)
+    monkeypatch.setattr(mirror_module, "RETRY_INTERVALS", (0.01 * UNIT, 0.01 * UNIT))
+    copy.mirror.retry()
+    for _ in range(3):
+        await soon(copy.detached.wait())
+        copy.detached.clear()
+
+
+async def test_mirror_that_runs_again_tells_what_has_changed(
+    origin: Copy, copy: Copy, a: Node
+) -> None:
+    """A mirror that ended and is run again tells what has changed in between."""
+    a.exit(copy.mirror, Atom("kill"))
+    await soon(copy.mirror.wait_end())
+    origin.mirror.write_local(row(3, b"new"))
+    await copy.start(a)
+    assert await copy.next() == Change(WRITE, row(3, b"new"), [])
+    assert copy.mirror.source == B
+    assert copy.rows() == origin.rows()
+
+
 async def test_chain(start_node: StartNode, origin: Copy, copy: Copy, a: Node) -> None:
     """A mirror may be the source of another: what that one writes is done by the first source."""
     await a.start(TableServer([copy.mirror]), SUBSCRIBER)

@@ -1,0 +1,1 @@
+"""What is run on pybeethoven's source from time to time; it is not part of the package."""
