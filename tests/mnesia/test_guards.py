@@ -23,7 +23,7 @@ from pybeethoven.etf import (
     Term,
 )
 from pybeethoven.etf.order import exact_key
-from pybeethoven.mnesia.guards import FUNCTIONS, MAX_BITS, BadArgument
+from pybeethoven.mnesia.guards import FUNCTIONS, BadArgument
 
 NODE = Atom("a@h")
 PID, PORT, REF = Pid(NODE, 1, 0, 1), Port(NODE, 1, 1), Reference(NODE, 1, (1, 2, 3))
@@ -93,7 +93,7 @@ CALLS: dict[str, list[tuple[Term, ...]]] = {
     "bxor": [(7, 2, 5)],
     "bnot": [(0, -1), (True, BAD)],
     "bsl": [(1, 70, 2**70), (5, -1, 2), (-1, -99, -1), (1, 2**70, BAD), (0, 2**70, 0),
-            (1, MAX_BITS, BAD), (1, -(2**70), 0), (1.0, 1, BAD)],
+            (1, 2**22, BAD), (1, 2**22 - 1, 1 << 2**22 - 1), (1, -(2**70), 0), (1.0, 1, BAD)],
     "bsr": [(2**70, 70, 1), (-1, 2**70, -1), (1, -3, 8), (1, -(2**70), BAD)],
     "binary_part": [
         (b"abc", (1, 2), b"bc"), (b"abc", (3, -2), b"bc"), (b"abc", (2, 2), BAD),
