@@ -40,7 +40,7 @@ demo: .venv/installed
 
 # What needs no BEAM.
 quick: .venv/installed lint
-	$(PYTEST) -m "not beam and not slow"
+	$(PYTEST) -m "not beam and not slow" --hypothesis-profile quick
 
 test: .venv/installed beam lint
 	$(SMALL_BEAMS) $(PYTEST) -m "not slow"

@@ -9,7 +9,6 @@ from __future__ import annotations
 import asyncio
 import os
 import secrets
-import socket
 import sys
 import tempfile
 import time
@@ -18,6 +17,7 @@ from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass
 
 from erlang_interop.story import Story
+from pybeethoven.testing import free_port
 
 PATIENCE = 20.0
 """Seconds that a line may take to be printed; then the demo has failed."""
@@ -102,16 +102,10 @@ def _milliseconds(since: float) -> str:
     return f"{1000 * (time.perf_counter() - since):.0f} ms"
 
 
-def _free_port() -> int:
-    with socket.create_server(("127.0.0.1", 0)) as server:
-        port: int = server.getsockname()[1]
-        return port
-
-
 def main() -> None:
     """Show a cluster of Python nodes."""
     story = Story()
-    cookie, epmd, port = secrets.token_hex(4), _free_port(), _free_port()
+    cookie, epmd, port = secrets.token_hex(4), free_port(), free_port()
     with tempfile.TemporaryDirectory() as nothing:
         env = {"PATH": nothing, "ERL_EPMD_PORT": str(epmd)}
         options = ["--cookie", cookie, "--net", "127.0.0.0/29", "--port", str(port)]

@@ -21,6 +21,7 @@ from pybeethoven.testing import Epmd, Peers
 pytest_plugins = ["pybeethoven.testing.plugin"]
 
 settings.register_profile("no deadline", deadline=None)  # on a busy machine examples are slow
+settings.register_profile("quick", deadline=None, max_examples=20)
 settings.load_profile("no deadline")
 
 RANDOM_BACKOFF = (5, 10)

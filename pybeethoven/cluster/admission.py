@@ -9,6 +9,7 @@ other cluster, and the next ones have to wait until that one leads.
 from __future__ import annotations
 
 import asyncio
+import logging
 from typing import Final, Protocol
 
 from pybeethoven.cluster.add_node import ADD_NODE, add_node
@@ -25,6 +26,8 @@ from pybeethoven.errors import (
 from pybeethoven.etf import Atom
 from pybeethoven.mnesia import Mirror
 from pybeethoven.otp import Node
+
+logger = logging.getLogger(__name__)
 
 ADMISSION_TIME: Final = 60.0
 """Seconds that a node has to be added; a BEAM may have to wait until another one leads."""
@@ -96,6 +99,7 @@ class Admission:
         if cluster.first() != cluster.node.name:
             return await self._add_by_first(cluster.first(), name)
         if cluster.beams() - {name} or not cluster.has_looked():
+            logger.debug("%s waits to be added: %s", name, self._obstacle(name))
             await change.wait()
             return False
         cluster.add_here(name)

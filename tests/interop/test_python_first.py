@@ -16,7 +16,7 @@ from pybeethoven import Atom, CallTimeout
 from pybeethoven.cluster import admission, seek_chat
 from pybeethoven.cluster.seek_chat import Message
 from pybeethoven.testing import BeamNode, Peers
-from tests.helpers import soon
+from tests.helpers import soon, until_logged
 from tests.interop.conftest import Member
 from tests.interop.crowd import Crowd, online_in
 from tests.interop.members import OFFLINE, ONLINE, PAUSES, TICKTIME
@@ -324,14 +324,17 @@ async def test_beams_that_join_at_once_are_merged(
     crowd.heard_once()
 
 
-async def test_next_beam_leads_when_the_first_dies(crowd: Crowd, cluster: Peers) -> None:
+async def test_next_beam_leads_when_the_first_dies(
+    crowd: Crowd, cluster: Peers, caplog: pytest.LogCaptureFixture
+) -> None:
     """A BEAM that was let in dies before it has the tracker; the next one waits, and leads."""
     p1, p2 = [await crowd.start(name) for name in (P1, P2)]
     a = await bare_with_mnesia(cluster, A)
     assert await seek(cluster, P2, A) == "joined"
     await crowd.agree({P1, P2, A})
+    caplog.set_level(logging.DEBUG, logger="pybeethoven.cluster.admission")
     starting = asyncio.create_task(crowd.start(B))
-    await asyncio.sleep(1 * UNIT)
+    await until_logged(caplog, f"{B} waits to be added: {A} is to lead the cluster")
     assert B not in online_in(await p1.rows())
     await a.kill()
     await soon(starting)
