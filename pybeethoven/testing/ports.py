@@ -1,79 +1,74 @@
 """Ports for tests, several of which may run on this machine at the same time.
 
-Between the choice of a port and its use somebody else may choose it, too. So each process has
-ports to itself: a file that it has locked stands for them, as long as it lives.
+Between the choice of a port and its use another process may choose it, too. So each process has
+blocks of ports to itself: it binds the first port of a block for as long as it lives, and gives the
+others. Unlike a file, that works between users, and leaves nothing behind.
 """
 
 from __future__ import annotations
 
-import fcntl
-import os
 import random
 import socket
-import tempfile
 from collections.abc import Iterator
-from contextlib import suppress
+from dataclasses import dataclass, field
 from itertools import cycle, islice
-from pathlib import Path
 from typing import Final
 
 from pybeethoven.testing.common import BeamError
 
-FIRST: Final = 20_000
-SIZE: Final = 200
-"""So many ports a process has at a time."""
-BLOCKS: Final = 60
-"""They end below those that the kernel hands out itself."""
+LOCKED_AT: Final = "127.0.0.1"
 
 
+@dataclass
 class Ports:
-    """The ports of a process. `directory`: where the files are."""
+    """The ports of a process, from `blocks` blocks of `size` ports, which begin at `first`.
 
-    def __init__(self, directory: Path) -> None:
-        self._directory = directory
-        self._ports: list[int] = []
-        self._turn: Iterator[int] = iter(())
+    By default they end below the ports that the kernel gives to connections.
+    """
+
+    first: int = 20_000
+    size: int = 200
+    blocks: int = 60
+    _ports: list[int] = field(default_factory=list, init=False)
+    _turn: Iterator[int] = field(default_factory=lambda: iter(()), init=False)
 
     def next(self, host: str) -> int:
-        """The next one that is free on `host`. Raises `BeamError`."""
+        """The next port that is free on `host`. Raises `BeamError`."""
         for port in islice(self._turn, len(self._ports)):
-            if _is_free(host, port):
+            if (probe := _bound(host, port)) is not None:
+                probe.close()
                 return port
         self._ports += self._block()
         self._turn = cycle(self._ports)
         return self.next(host)
 
     def _block(self) -> range:
-        for number in random.sample(range(BLOCKS), BLOCKS):
-            with suppress(OSError):
-                _lock(self._directory / f"pybeethoven-ports-{number}.lock")
-                return range(FIRST + SIZE * number, FIRST + SIZE * (number + 1))
-        raise BeamError(f"no ports are left: other processes have {BLOCKS} times {SIZE}")
+        for number in random.sample(range(self.blocks), self.blocks):
+            first = self.first + self.size * number
+            if (lock := _bound(LOCKED_AT, first)) is not None:
+                lock.detach()  # open until this process ends
+                return range(first + 1, first + self.size)
+        raise BeamError(f"no ports are left: other processes have {self.blocks} times {self.size}")
 
 
-def _lock(path: Path) -> None:
-    """Lock a file until this process ends."""
-    lock = os.open(path, os.O_RDWR | os.O_CREAT, 0o666)
+def _bound(host: str, port: int) -> socket.socket | None:
+    """A socket that is bound to a port, or None if the port is taken."""
+    bound = socket.socket()
     try:
-        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        bound.bind((host, port))
     except OSError:
-        os.close(lock)
-        raise
+        bound.close()
+        return None
+    return bound
 
 
-def _is_free(host: str, port: int) -> bool:
-    with socket.socket() as probe:
-        try:
-            probe.bind((host, port))
-        except OSError:
-            return False
-    return True
-
-
-_PORTS: Final = Ports(Path(tempfile.gettempdir()))
+_PORTS: Final = Ports()
 
 
 def free_port(host: str = "127.0.0.1") -> int:
-    """A TCP port that nobody listens on, and that no other process gets from here as long as this
-    one lives. Raises `BeamError` when there is none."""
+    """Return a TCP port that is not in use, and that no other process gets from here as long as
+    this one lives.
+
+    Raises `BeamError` when there is none.
+    """
     return _PORTS.next(host)

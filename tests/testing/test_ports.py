@@ -6,55 +6,76 @@ import socket
 import subprocess
 import sys
 from contextlib import ExitStack
-from pathlib import Path
 
 import pytest
 
 from pybeethoven.testing import BeamError, free_port
-from pybeethoven.testing.ports import BLOCKS, SIZE, Ports
+from pybeethoven.testing.ports import Ports
+
+BLOCKS, SIZE = 4, 20
+GIVEN = SIZE - 1
+"""The ports of a block without the first one, which is its lock."""
 
 ASK = """
 import sys
-from pathlib import Path
 from pybeethoven.testing.ports import Ports
-ports = Ports(Path(sys.argv[1]))
-print(*(ports.next("127.0.0.1") for _ in range(500)), flush=True)
+ports = Ports(*map(int, sys.argv[1:]))
+print(*(ports.next("127.0.0.1") for _ in range(50)), flush=True)
 sys.stdin.read()
 """
 
 
-def test_processes_do_not_share(tmp_path: Path) -> None:
-    """Several that run at the same time get different ones, each its own many times."""
-    command = [sys.executable, "-c", ASK, str(tmp_path)]
+@pytest.fixture
+def first() -> int:
+    """The first of enough ports that this process has to itself."""
+    return min(free_port() for _ in range(Ports().size))
+
+
+def test_processes_do_not_share(first: int) -> None:
+    """Several that run at the same time get different ports, each its own many times."""
+    command = [sys.executable, "-c", ASK, *map(str, (first, SIZE, BLOCKS))]
     with ExitStack() as stack:
         given = []
-        for _ in range(4):
+        for _ in range(BLOCKS):
             process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE)
             stack.enter_context(process)
             assert process.stdout is not None
             given.append(set(process.stdout.readline().split()))
-            assert 0 < len(given[-1]) <= SIZE
+            assert len(given[-1]) == GIVEN
             assert process.stdin is not None
             stack.callback(process.stdin.close)
-    assert len(set.union(*given)) == sum(map(len, given))
+    assert len(set.union(*given)) == BLOCKS * GIVEN
 
 
-def test_taken_port(tmp_path: Path) -> None:
-    """One that somebody listens on is not given."""
-    ports = Ports(tmp_path)
-    first = ports.next("127.0.0.1")
-    with socket.create_server(("127.0.0.1", first)):
-        assert first not in {ports.next("127.0.0.1") for _ in range(SIZE)}
+def test_port_in_use_is_not_given(first: int) -> None:
+    """A port with a listener is left out."""
+    ports = Ports(first, SIZE, BLOCKS)
+    taken = ports.next("127.0.0.1")
+    with socket.create_server(("127.0.0.1", taken)):
+        assert taken not in {ports.next("127.0.0.1") for _ in range(SIZE)}
 
 
-def test_none_left(tmp_path: Path) -> None:
-    """The error says that others have them."""
-    others = [Ports(tmp_path) for _ in range(BLOCKS)]
-    assert len({ports.next("127.0.0.1") for ports in others}) == BLOCKS
-    with pytest.raises(BeamError, match="no ports are left"):
-        Ports(tmp_path).next("127.0.0.1")
+def test_ports_run_out(first: int) -> None:
+    """The error says that other processes have them."""
+    script = """if True:
+        from pybeethoven.testing.ports import Ports
+        import sys
+        first, size, blocks = map(int, sys.argv[1:])
+        given = {Ports(first, size, blocks).next("127.0.0.1") for _ in range(blocks)}
+        assert len(given) == blocks, given
+        Ports(first, size, blocks).next("127.0.0.1")
+    """
+    done = subprocess.run(
+        [sys.executable, "-c", script, *map(str, (first, SIZE, BLOCKS))],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert (
+        f"{BeamError.__name__}: no ports are left: other processes have 4 times 20" in done.stderr
+    )
 
 
 def test_no_port_twice() -> None:
-    """A port is not given again soon, whether somebody listens on it by then or not."""
-    assert len({free_port() for _ in range(SIZE // 2)}) == SIZE // 2
+    """A port is not given again soon, whether it is in use by then or not."""
+    assert len({free_port() for _ in range(100)}) == 100
