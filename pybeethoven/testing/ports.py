@@ -1,8 +1,8 @@
 """Ports for tests, several of which may run on this machine at the same time.
 
 Between the choice of a port and its use another process may choose it, too. So each process has
-blocks of ports to itself: it binds the first port of a block for as long as it lives, and gives the
-others. Unlike a file, that works between users, and leaves nothing behind.
+blocks of ports to itself: it listens on the first port of a block for as long as it lives, and
+gives the others. Unlike a file, that works between users, and leaves nothing behind.
 """
 
 from __future__ import annotations
@@ -10,6 +10,7 @@ from __future__ import annotations
 import random
 import socket
 from collections.abc import Iterator
+from contextlib import suppress
 from dataclasses import dataclass, field
 from itertools import cycle, islice
 from typing import Final
@@ -35,8 +36,7 @@ class Ports:
     def next(self, host: str) -> int:
         """The next port that is free on `host`. Raises `BeamError`."""
         for port in islice(self._turn, len(self._ports)):
-            if (probe := _bound(host, port)) is not None:
-                probe.close()
+            if _is_free(host, port):
                 return port
         self._ports += self._block()
         self._turn = cycle(self._ports)
@@ -45,21 +45,19 @@ class Ports:
     def _block(self) -> range:
         for number in random.sample(range(self.blocks), self.blocks):
             first = self.first + self.size * number
-            if (lock := _bound(LOCKED_AT, first)) is not None:
-                lock.detach()  # open until this process ends
+            with suppress(OSError):
+                socket.create_server((LOCKED_AT, first)).detach()  # open until this process ends
                 return range(first + 1, first + self.size)
         raise BeamError(f"no ports are left: other processes have {self.blocks} times {self.size}")
 
 
-def _bound(host: str, port: int) -> socket.socket | None:
-    """A socket that is bound to a port, or None if the port is taken."""
-    bound = socket.socket()
-    try:
-        bound.bind((host, port))
-    except OSError:
-        bound.close()
-        return None
-    return bound
+def _is_free(host: str, port: int) -> bool:
+    with socket.socket() as probe:
+        try:
+            probe.bind((host, port))
+        except OSError:
+            return False
+    return True
 
 
 _PORTS: Final = Ports()
