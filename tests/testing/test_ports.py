@@ -23,10 +23,10 @@ sys.stdin.read()
 """
 
 
-@pytest.fixture
+@pytest.fixture(scope="module")
 def first() -> int:
-    """The first of enough ports that this process has to itself."""
-    return min(free_port() for _ in range(Ports().size))
+    """The first of enough ports that no other test has."""
+    return Ports().next("127.0.0.1")
 
 
 def test_processes_do_not_share(first: int) -> None:
