@@ -9,7 +9,7 @@ import pytest
 from pybeethoven import Atom, Node, Pid, Reference, Term
 from pybeethoven.distribution.control import Control, Op
 from pybeethoven.distribution.flags import OFFERED, Flag
-from pybeethoven.errors import NoConnection, ProtocolError
+from pybeethoven.errors import ConfigError, NoConnection, ProtocolError
 from pybeethoven.etf import ImproperList
 from pybeethoven.otp.signals import Signals
 from tests.helpers import Recorder
@@ -300,3 +300,10 @@ async def test_local_links_still_tell(node: Node) -> None:
     node.exit(other, BOOM)
     assert await one.next() == exited(other, BOOM)
     assert one.messages.empty()
+
+
+async def test_alias_cannot_be_monitored(node: Node) -> None:
+    """An alias stands for a process only to those that send."""
+    recorder = spawn_recorder(node)
+    with pytest.raises(ConfigError, match="is an alias; only a process can be monitored"):
+        recorder.monitor(recorder.alias())

@@ -84,3 +84,9 @@ def test_length() -> None:
     for cookie in ("", "x" * 256):
         with pytest.raises(ConfigError, match=r"^the cookie must hold"):
             check_cookie(cookie)
+
+
+def test_cookie_of_another_type_is_refused() -> None:
+    """The error shows the type, and not the cookie."""
+    with pytest.raises(ConfigError, match=r"^the cookie must be a str, not bytes$"):
+        Node("py@127.0.0.1", SECRET.encode())  # type: ignore[arg-type]
