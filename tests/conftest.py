@@ -17,6 +17,7 @@ import pytest
 from hypothesis import settings
 
 from pybeethoven.testing import Epmd, Peers
+from tests.timing import UNIT
 
 pytest_plugins = ["pybeethoven.testing.plugin"]
 
@@ -40,7 +41,7 @@ def pytest_configure(config: pytest.Config) -> None:
     """Declare the markers, choose the seed of this run, and don't pass on ignored signals."""
     for line in (
         "stand_in: needs the stand-in; skipped when --beethoven-ebin is given",
-        "beam: needs Erlang; set by itself where a fixture does; left out by `make quick`",
+        "beam: needs Erlang; set automatically where a fixture does; left out by `make quick`",
         "slow: takes long by nature; left out by `make quick` and `make test`",
     ):
         config.addinivalue_line("markers", line)
@@ -68,6 +69,8 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
     """Skip what Beethoven itself does not do; watch the loop in each coroutine test."""
     needs_erlang = {"erl"} if shutil.which("epmd") else {"erl", "epmd"}
     for item in items:
+        if UNIT != 1 and item.get_closest_marker("timeout") is None:
+            item.add_marker(pytest.mark.timeout(float(config.getini("timeout")) * UNIT))
         if config.getoption("--beethoven-ebin") and item.get_closest_marker("stand_in"):
             item.add_marker(pytest.mark.skip(reason="Beethoven 0.3.9 does not do this"))
         if isinstance(item, pytest.Function):
@@ -78,7 +81,7 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
 
 
 def pytest_collection_finish() -> None:
-    """Spare the garbage collections of `quiet_loop` the thousands of tests that were collected."""
+    """Freeze the collected tests, so that the garbage collections of `quiet_loop` are short."""
     gc.collect()
     gc.freeze()
 

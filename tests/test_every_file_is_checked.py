@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -14,7 +15,8 @@ ROOT = Path(__file__).parents[1]
 
 def output_of(*command: str) -> list[str]:
     """The lines that a command prints in the root of the repository."""
-    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
+    env = {**os.environ, "PYTEST_ADDOPTS": ""}
+    done = subprocess.run(command, cwd=ROOT, env=env, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stdout + done.stderr
     return done.stdout.splitlines()
 
@@ -38,13 +40,13 @@ def test_pytest_collects_every_test_file() -> None:
 
 
 def test_ruff_checks_every_file() -> None:
-    """So it is with `ruff check`; `ruff format` takes the same files."""
+    """ruff looks at each Python file."""
     shown = output_of(sys.executable, "-m", "ruff", "check", "--show-files")
     assert {file for file in relative(shown) if file.endswith(".py")} == python_files()
 
 
 def test_mypy_reads_every_file(monkeypatch: pytest.MonkeyPatch) -> None:
-    """So it is with mypy."""
+    """mypy looks at each Python file."""
     monkeypatch.chdir(ROOT)
     sources, _ = process_options([])
     assert relative([source.path or "" for source in sources]) == python_files()

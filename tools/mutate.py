@@ -1,7 +1,7 @@
 """Mutation testing: change the code a little, and see whether a test fails.
 
     python -m tools.mutate --module distribution/framing --minutes 10
-    python -m tools.mutate                                  every module, an equal share each
+    python -m tools.mutate                                  all modules in `TESTS`, in equal shares
 
 A mutant is a copy of the tree with one small change: a comparison, a condition, a number, a
 constant, a statement that is missing. The tests named in `TESTS` run on it, in a temporary

@@ -99,18 +99,19 @@ class Sharing:
         self._tracker.write_local(record(name, status, self._clock.now()))
 
     async def check(self, process: Process, name: str, lost: bool) -> None:
-        """Mark an online node offline if it can't be reached, or, when its connection was `lost`,
-        not within `RECONNECT_TIME`. A BEAM does so itself."""
+        """Mark an online node offline if it can't be reached; one whose connection was `lost` has
+        `RECONNECT_TIME` for that. A BEAM that leads does so itself."""
         if name in self._checked:
             return
         self._checked.add(name)
         try:
             if lost:
                 await asyncio.sleep(random.uniform(*LOST_PAUSE))
-            # A live node that lost its connection, as by having been frozen, is not offline.
-            with suppress(NoConnection, ConfigError, TimeoutError):
-                async with asyncio.timeout(RECONNECT_TIME if lost else None):
-                    await self.node.connect(name)
+            if self._shares or not lost:
+                # A node may be alive though its connection was lost, as after one of us was frozen.
+                with suppress(NoConnection, ConfigError, TimeoutError):
+                    async with asyncio.timeout(RECONNECT_TIME if lost else None):
+                        await self.node.connect(name)
             await self._tracker.settle()
             if name not in self.node.nodes() and self._status(name) == ONLINE and self._shares:
                 self.write(name, OFFLINE)

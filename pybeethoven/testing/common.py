@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import os
+
 from pybeethoven.errors import BeethovenError
 
-TIMEOUT = 15.0
-"""Seconds that anything here waits for a BEAM, unless it is told otherwise."""
+TIMEOUT = 15.0 * float(os.environ.get("PYBEETHOVEN_TEST_UNIT", "1"))
+"""Default time limit for a BEAM, in seconds; `PYBEETHOVEN_TEST_UNIT` multiplies it."""
 TAIL = 8192
 """Bytes of a BEAM's output that are shown with an error."""
 

@@ -11,7 +11,6 @@ pays nothing for it. This is the only module of pybeethoven that imports pytest.
 from __future__ import annotations
 
 import fcntl
-import os
 import shutil
 from collections.abc import AsyncIterator
 from pathlib import Path
@@ -63,13 +62,18 @@ def elixir_lib(pytestconfig: pytest.Config) -> Path:
 
 
 @pytest.fixture(scope="session")
-def peer_ebin(erl: str, elixir_lib: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+def peer_ebin(
+    erl: str,
+    elixir_lib: Path,
+    tmp_path_factory: pytest.TempPathFactory,
+    pytestconfig: pytest.Config,
+) -> Path:
     """The compiled stand-in and control shell, each in a directory of its own.
 
     The workers of pytest-xdist share them: the first one compiles.
     """
     shared = tmp_path_factory.getbasetemp()
-    if "PYTEST_XDIST_WORKER" in os.environ:
+    if hasattr(pytestconfig, "workerinput"):
         shared = shared.parent
     out = shared / "peer_ebin"
     with (shared / "peer_ebin.lock").open("w") as lock:

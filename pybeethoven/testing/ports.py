@@ -7,10 +7,10 @@ gives the others. Unlike a file, that works between users, and leaves nothing be
 
 from __future__ import annotations
 
+import errno
 import random
 import socket
 from collections.abc import Iterator
-from contextlib import suppress
 from dataclasses import dataclass, field
 from itertools import cycle, islice
 from typing import Final
@@ -28,8 +28,8 @@ class Ports:
     """
 
     first: int = 20_000
-    size: int = 200
-    blocks: int = 60
+    size: int = 100
+    blocks: int = 120
     _ports: list[int] = field(default_factory=list, init=False)
     _turn: Iterator[int] = field(default_factory=lambda: iter(()), init=False)
 
@@ -45,9 +45,14 @@ class Ports:
     def _block(self) -> range:
         for number in random.sample(range(self.blocks), self.blocks):
             first = self.first + self.size * number
-            with suppress(OSError):
-                socket.create_server((LOCKED_AT, first)).detach()  # open until this process ends
-                return range(first + 1, first + self.size)
+            try:
+                lock = socket.create_server((LOCKED_AT, first))
+            except OSError as error:
+                if error.errno != errno.EADDRINUSE:
+                    raise
+                continue
+            lock.detach()  # open until this process ends
+            return range(first + 1, first + self.size)
         raise BeamError(f"no ports are left: other processes have {self.blocks} times {self.size}")
 
 

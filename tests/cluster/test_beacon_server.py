@@ -526,7 +526,8 @@ async def test_port_in_use_by_a_connection_is_an_error(
     """If a program has the port for a connection of its own, no node can be a beacon."""
     with connection_from(port):
         await node.start(BeaconServer(port, add_node=cluster.add_node, nodes=list), name=NAME)
-        await until_logged(caplog, f"others do not find the cluster through {PY}: it can't list")
+        async with asyncio.timeout(1 * UNIT):
+            await until_logged(caplog, f"others do not find the cluster through {PY}: it can't l")
     [record] = caplog.records
     assert record.levelno == logging.ERROR
 

@@ -8,7 +8,7 @@ from collections.abc import Awaitable, Callable, Iterable
 from contextlib import AsyncExitStack, suppress
 from typing import Any, Final
 
-from pybeethoven import Atom, Beethoven, Node, Term, Updates
+from pybeethoven import Atom, Beethoven, Node, Pid, Term, Updates
 from pybeethoven.cluster.distr_server import CORE_SERVER
 from pybeethoven.cluster.tracker import CORE_TRACKER, to_datetime
 from pybeethoven.mnesia import Row
@@ -16,7 +16,7 @@ from pybeethoven.mnesia.mirror import WILDCARD
 from pybeethoven.testing import BeamNode, Peers
 from tests.command_line import next_event, options, running
 from tests.helpers import LIMIT, Recorder, soon
-from tests.interop.members import ONLINE, follow
+from tests.interop.members import ONLINE
 from tests.timing import UNIT
 
 QUIET: Final = 0.1 * UNIT
@@ -58,6 +58,19 @@ class Ear:
     def of(self, node: str) -> list[str]:
         """What it has heard of a node."""
         return [status for name, status in self.heard if name == node]
+
+
+class _Follower(Recorder):
+    """A process that is alerted."""
+
+    def __init__(self, ear: Ear) -> None:
+        super().__init__()
+        self._ear = ear
+
+    def deliver(self, message: Term, sender: Pid | None = None) -> None:
+        """Take `{node_update, {node, status}}`."""
+        _, (_, change) = message
+        self._ear.put(*change)
 
 
 class Witness:
@@ -218,7 +231,9 @@ class Crowd:
         core, process_ear, updates_ear = py.core_server, Ear(), Ear()
         before = online_in(core.mirror.table.rows())
         await core.get_mode()  # what was told until now has been heard
-        self._read(_read_follower(await follow(py), process_ear))
+        follower = _Follower(process_ear)
+        py.node.spawn(follower)
+        await core.alert_me(follower)
         self._read(_read_updates(core.updates(), updates_ear))
 
         async def rows() -> list[Row]:
@@ -271,12 +286,6 @@ class Crowd:
 async def _read_updates(updates: Updates, ear: Ear) -> None:
     async for update in updates:
         ear.put(update.node, update.status)
-
-
-async def _read_follower(follower: Recorder, ear: Ear) -> None:
-    while True:
-        _, (_, change) = await follower.messages.get()
-        ear.put(*change)
 
 
 async def _read_beam(beam: BeamNode, ear: Ear) -> None:

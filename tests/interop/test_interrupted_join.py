@@ -1,4 +1,4 @@
-"""A join that is cancelled, or ended by a leave, leaves nothing behind, however far it was."""
+"""A join that is cancelled, or ended by a leave, leaves nothing behind, at any stage."""
 
 from __future__ import annotations
 
@@ -30,14 +30,14 @@ STAGES: dict[str, tuple[type, str, Callable[..., bool]]] = {
         lambda _, module, function, *__: (module, function) == ("mnesia_subscr", "subscribe"),
     ),
 }
-"""The method at whose return the join has come so far, and which of its calls counts."""
+"""For each stage: the method that ends it, and which of its calls counts."""
 KNOWN_TO_THE_PEER = {"let in by the beacon", "subscribed, without a snapshot"}
 
 
 def stop_after(
     monkeypatch: pytest.MonkeyPatch, owner: type, name: str, counts: Callable[..., bool]
 ) -> asyncio.Event:
-    """Let a method wait for ever before it returns; the event tells that it does."""
+    """Make a method wait for ever instead of returning; the event is set then."""
     method, reached = getattr(owner, name), asyncio.Event()
 
     async def stopping(self: Any, *args: Any, **kwargs: Any) -> Any:
@@ -87,7 +87,7 @@ async def a_is_unharmed(cluster: Peers) -> Callable[[Beethoven], Any]:
 
 @asynccontextmanager
 async def silent_beacon(port: int) -> AsyncIterator[tuple[asyncio.Event, asyncio.Event]]:
-    """Takes connections at `SILENT_HOST` and does not answer: whether it was asked, and left."""
+    """Listen at `SILENT_HOST` without answering; give events for a request, and for its end."""
     asked, left = asyncio.Event(), asyncio.Event()
 
     async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
@@ -155,7 +155,7 @@ async def test_interrupted_while_a_beacon_is_asked(
 async def test_interrupted_while_it_registers(
     member: Member, a_is_unharmed: Callable[[Beethoven], Any], interrupt: Interrupt
 ) -> None:
-    """In each of the first turns of the event loop, in which it registers at EPMD, as well."""
+    """An interrupted registration at EPMD leaves nothing, at any turn of the event loop."""
     py = member()
     for turns in range(1, 91, 3):
         leftovers = Leftovers()

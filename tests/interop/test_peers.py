@@ -16,6 +16,8 @@ from pybeethoven.testing.peers import atom
 from tests.interop.members import OFFLINE, ONLINE, A, B, C
 from tests.timing import UNIT
 
+pytestmark = pytest.mark.slow  # nothing of pybeethoven but the stand-in and its harness is tested
+
 MODE = "GenServer.call(Beethoven.CoreServer, :get_mode)"
 ROWS = ":mnesia.dirty_match_object(CoreTracker, {CoreTracker, :_, :_, :_})"
 ROLES = "[{:billing, Billing, [], 1}, {:mail, Mail, [], 2}]"

@@ -8,6 +8,8 @@ from __future__ import annotations
 from itertools import pairwise
 from random import Random
 
+import pytest
+
 from erlang_interop.oracle import Oracle
 from pybeethoven.etf import Atom, Map, Term
 from pybeethoven.etf.order import exact_key, order_key
@@ -16,7 +18,7 @@ from pybeethoven.mnesia.guards import pairs_of
 from tests.random_specs import parts
 from tests.random_terms import Terms
 
-CASES = 10_000
+CASES = [2_000, pytest.param(10_000, marks=pytest.mark.slow)]
 BATCH = 500
 
 
@@ -49,12 +51,13 @@ def differs_among_beams(term: Term) -> bool:
     return any(isinstance(key, ATOM_TYPES) for key in inner)
 
 
-def test_term_order(oracle: Oracle, seed: int) -> None:
-    """10,000 lists of terms: each two neighbours, and the list sorted, as the BEAM has them."""
+@pytest.mark.parametrize("cases", CASES)
+def test_term_order_of_a_beam(oracle: Oracle, seed: int, cases: int) -> None:
+    """Each two neighbours of a list, and the list sorted, are as the BEAM has them."""
     random = Random(seed)
     terms = Terms(random, oracle.terms, oracle.release)
     outcomes = {(True, False, False): 0, (False, True, True): 0, (False, True, False): 0}
-    for _ in range(CASES // BATCH):
+    for _ in range(cases // BATCH):
         lists = [some_terms(random, terms) for _ in range(BATCH)]
         if oracle.release >= 26:
             lists = [[t for t in some if not differs_among_beams(t)] for some in lists]

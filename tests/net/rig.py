@@ -42,7 +42,7 @@ class Clock:
         self.now = 0.0
 
     async def advance(self, seconds: float) -> None:
-        """Let time pass, in steps shorter than any interval; run what is due."""
+        """Let time pass, in steps shorter than the interval of ticks; run what is due."""
         for _ in range(round(seconds / STEP)):
             self.now += STEP
             await turns()

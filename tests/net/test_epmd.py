@@ -110,6 +110,7 @@ async def test_failing_epmd_is_unreachable(
         await soon(register("py", 5678, hidden=True))
 
 
+@pytest.mark.beam
 async def test_installed_epmd_is_started(nobody: int, monkeypatch: pytest.MonkeyPatch) -> None:
     """An installed EPMD that does not run is started, and stays when the node has gone."""
     monkeypatch.setenv("PATH", str(Path(find_epmd()).parent))

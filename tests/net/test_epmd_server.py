@@ -163,6 +163,7 @@ async def run_epmd(port: int, *args: str) -> tuple[int, str]:
     return process.returncode, output.decode()
 
 
+@pytest.mark.beam
 async def test_epmd_names_lists_the_nodes(port: int) -> None:
     """`epmd -names` lists the nodes."""
     registrations = [await register(name, 4711, hidden=True) for name in ("a", "b")]
@@ -173,6 +174,7 @@ async def test_epmd_names_lists_the_nodes(port: int) -> None:
         await registration.close()
 
 
+@pytest.mark.beam
 async def test_epmd_kill_and_stop_are_ignored(port: int) -> None:
     """`epmd -kill` and `epmd -stop` end neither the server nor a registration."""
     status, text = await run_epmd(port, "-kill")
@@ -184,6 +186,7 @@ async def test_epmd_kill_and_stop_are_ignored(port: int) -> None:
     await registration.close()
 
 
+@pytest.mark.beam
 async def test_another_epmd_does_not_start(port: int) -> None:
     """`epmd -daemon`, which `erl` runs, finds the running server and leaves it alone."""
     assert (await run_epmd(port, "-daemon"))[0] == 0

@@ -1,4 +1,4 @@
-"""Tests of `net.names`, beside those in `test_network` and `test_doors`."""
+"""Tests of `net.names`, beside those in `test_network` and `test_addresses`."""
 
 from __future__ import annotations
 

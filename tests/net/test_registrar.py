@@ -196,6 +196,7 @@ async def test_other_service_on_the_port_of_epmd_is_an_error(
 # EPMD that restarts
 
 
+@pytest.mark.beam
 async def test_node_registers_again_when_epmd_restarts(
     port: int, caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -221,6 +222,7 @@ async def test_node_registers_again_when_epmd_restarts(
     assert caplog.text.count("'a' is not registered") == 1
 
 
+@pytest.mark.beam
 async def test_taken_name_is_registered_when_it_is_free(
     port: int, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -247,6 +249,7 @@ async def test_taken_name_is_registered_when_it_is_free(
         await a.stop()
 
 
+@pytest.mark.beam
 async def test_node_can_stop_while_epmd_is_away(
     port: int, caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -259,6 +262,7 @@ async def test_node_can_stop_while_epmd_is_away(
     assert asyncio.all_tasks() == {asyncio.current_task()}
 
 
+@pytest.mark.beam
 async def test_installed_epmd_is_not_started_again(
     port: int, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
