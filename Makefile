@@ -45,7 +45,9 @@ quick: .venv/installed lint
 test: beam .venv/installed lint
 	$(SMALL_BEAMS) $(BIN)/pytest -n $(WORKERS) -m "not slow" $(PYTEST_ARGS)
 
-# The whole suite, on BEAMs with a scheduler for each core, and how much of the code it covers.
+# The whole suite, on BEAMs with a scheduler for each core, and how much of the code it covers. Code
+# that is measured is slow, so each time limit is twice as long.
+full: export PYBEETHOVEN_TEST_UNIT ?= 2
 full: beam .venv/installed
 	rm -f .cache/coverage*
 	$(BIN)/coverage run -m pytest -n $(WORKERS) --model-seconds 300 $(PYTEST_ARGS)

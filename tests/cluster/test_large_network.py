@@ -69,5 +69,5 @@ def test_beacon_on_the_last_host_is_found(
     result = seek(prefix, descriptors)
     assert result["found"] == NODE
     assert result["seconds"] < seconds * UNIT
-    assert 0 < result["sockets"] <= sockets
+    assert 0 < result["sockets"] <= sockets + 1  # the beacon's end is in the same process
     assert result["asked"] == asked

@@ -105,8 +105,8 @@ class Witness:
                 await soon(ear.until(len(ear.heard) + 1))
 
     async def hears(self, *changes: Change) -> None:
-        """Wait until each follower has heard as many changes: they must be these, those of one node
-        in this order."""
+        """Wait until each follower has heard these changes, those of one node in this order, and no
+        others."""
         for ear in self.ears:
             with suppress(TimeoutError):  # then what it has heard is shown
                 await soon(ear.until(len(changes)))
