@@ -38,10 +38,6 @@ LOST_PAUSE: Final = (0.002, 0.020)
 a random time in this range, as in Beethoven."""
 
 
-RECONNECT_TIME: Final = 0.25
-"""Time that a lost node has to accept a new connection before it is marked offline, in seconds."""
-
-
 class Sharing:
     """Shares the tracker in `tracker.table` as long as that has no source.
 
@@ -99,19 +95,17 @@ class Sharing:
         self._tracker.write_local(record(name, status, self._clock.now()))
 
     async def check(self, process: Process, name: str, lost: bool) -> None:
-        """Mark an online node offline if it can't be reached; one whose connection was `lost` has
-        `RECONNECT_TIME` for that. A BEAM that leads does so itself."""
+        """Mark an online node offline if it can't be reached, or, when its connection was `lost`,
+        unless it is back soon. A BEAM does so itself."""
         if name in self._checked:
             return
         self._checked.add(name)
         try:
             if lost:
                 await asyncio.sleep(random.uniform(*LOST_PAUSE))
-            if self._shares or not lost:
-                # A node may be alive though its connection was lost, as after one of us was frozen.
-                with suppress(NoConnection, ConfigError, TimeoutError):
-                    async with asyncio.timeout(RECONNECT_TIME if lost else None):
-                        await self.node.connect(name)
+            else:
+                with suppress(NoConnection, ConfigError):  # no name of a node that we could reach
+                    await self.node.connect(name)
             await self._tracker.settle()
             if name not in self.node.nodes() and self._status(name) == ONLINE and self._shares:
                 self.write(name, OFFLINE)

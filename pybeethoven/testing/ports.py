@@ -30,6 +30,8 @@ class Ports:
     first: int = 20_000
     size: int = 100
     blocks: int = 120
+    locks: list[int] = field(default_factory=list, init=False)
+    """The file descriptors of the sockets that hold blocks, open until this process ends."""
     _ports: list[int] = field(default_factory=list, init=False)
     _turn: Iterator[int] = field(default_factory=lambda: iter(()), init=False)
 
@@ -51,7 +53,7 @@ class Ports:
                 if error.errno != errno.EADDRINUSE:
                     raise
                 continue
-            lock.detach()  # open until this process ends
+            self.locks.append(lock.detach())
             return range(first + 1, first + self.size)
         raise BeamError(f"no ports are left: other processes have {self.blocks} times {self.size}")
 
@@ -65,7 +67,7 @@ def _is_free(host: str, port: int) -> bool:
     return True
 
 
-_PORTS: Final = Ports()
+PORTS: Final = Ports()
 
 
 def free_port(host: str = "127.0.0.1") -> int:
@@ -74,4 +76,4 @@ def free_port(host: str = "127.0.0.1") -> int:
 
     Raises `BeamError` when there is none.
     """
-    return _PORTS.next(host)
+    return PORTS.next(host)

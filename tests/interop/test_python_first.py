@@ -205,20 +205,6 @@ async def test_frozen_process_is_offline(cluster: Peers, member: Member) -> None
         await p3.hears((P1, OFFLINE), (P1, ONLINE))
 
 
-async def test_lost_connection_is_made_again(crowd: Crowd) -> None:
-    """Two live nodes that lose their connection connect again, and no follower hears of it."""
-    witnesses = [await crowd.start(name) for name in (P1, P2, P3)]
-    await crowd.one_cluster()
-    node = crowd.pythons[P1].node
-    events = node.connection_events()
-    node.disconnect(P2)
-    while (event := await soon(anext(events))).kind != "up" or event.peer != P2:
-        pass
-    await crowd.one_cluster()
-    for witness in witnesses:
-        assert OFFLINE not in [status for ear in witness.ears for _, status in ear.heard]
-
-
 # Every order of starting
 
 NAMES = {"p": P1, "q": P2, "a": A, "b": B}
