@@ -102,7 +102,8 @@ class Witness:
         """Wait until the last that each follower has heard of a node is this."""
         for ear in self.ears:
             while ear.of(node)[-1:] != [status]:
-                await soon(ear.until(len(ear.heard) + 1))
+                async with asyncio.timeout(3 * LIMIT):  # a cut-off node is dialled every 7 seconds
+                    await ear.until(len(ear.heard) + 1)
 
     async def hears(self, *changes: Change) -> None:
         """Wait until each follower has heard these changes, those of one node in this order, and no
