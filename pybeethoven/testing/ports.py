@@ -28,8 +28,8 @@ class Ports:
     """
 
     first: int = 20_000
-    size: int = 100
-    blocks: int = 120
+    size: int = 200
+    blocks: int = 60
     locks: list[int] = field(default_factory=list, init=False)
     """The file descriptors of the sockets that hold blocks, open until this process ends."""
     _ports: list[int] = field(default_factory=list, init=False)
