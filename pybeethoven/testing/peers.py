@@ -28,7 +28,7 @@ from typing import Self
 
 from pybeethoven.etf import Term
 from pybeethoven.testing.beam import BeamNode
-from pybeethoven.testing.common import TIMEOUT, BeamError
+from pybeethoven.testing.common import TIMEOUT, BeamError, EvalError
 from pybeethoven.testing.compiler import compile_elixir, elixir_code_paths, find_elixir_lib
 from pybeethoven.testing.epmd import Epmd, find_epmd
 from pybeethoven.testing.ports import free_port
@@ -219,8 +219,11 @@ class Peers:
         return self.listener_port
 
     async def _boot(self, node: BeamNode) -> None:
-        await node.eval(self._boot_source(node.name))
-        await node.eval(_READY)
+        try:
+            await node.eval(self._boot_source(node.name))
+            await node.eval(_READY)
+        except EvalError as error:
+            raise EvalError(f"{error}\n--- {node.name} ---\n{node.output}") from None
 
     def _boot_source(self, name: str) -> str:
         network = ipaddress.IPv4Network(self.cluster_net)

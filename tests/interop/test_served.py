@@ -324,8 +324,8 @@ async def test_server_ends(asker: BeamNode, node: Node) -> None:
         f"""
         parent = self()
         quiet = spawn(fn -> receive do :what -> send(parent, :lives) end end)
-        {{:ok, _}} = :rpc.call(:"{PY}", :mnesia_subscr, :subscribe, [quiet, {{:table, :tab}}])
         monitor = :erlang.monitor(:process, {{:mnesia_subscr, :"{PY}"}})
+        {{:ok, _}} = :rpc.call(:"{PY}", :mnesia_subscr, :subscribe, [quiet, {{:table, :tab}}])
         """
     )
     server = node.process(SUBSCRIBER)
