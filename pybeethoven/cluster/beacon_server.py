@@ -18,8 +18,11 @@ from pybeethoven.cluster import seek_chat
 from pybeethoven.cluster.seek_chat import Message, SeekChatError
 from pybeethoven.errors import BeethovenError, ConfigError, brief
 from pybeethoven.etf import Atom, Term
+from pybeethoven.net import sockets
+from pybeethoven.net.acceptor import Acceptor
 from pybeethoven.net.listening import listen_address, open_listener
 from pybeethoven.net.names import split_name
+from pybeethoven.net.tasks import create_task
 from pybeethoven.otp import GenServer
 from pybeethoven.otp.gen_server import From
 from pybeethoven.otp.process import first_word
@@ -37,8 +40,6 @@ REPLY_TIME: Final = 5.0
 """Seconds that it has to take the reply."""
 PROBE_TIME: Final = 0.25
 """Seconds that who has the port has to accept a connection."""
-ACCEPT_PAUSE: Final = 0.1
-"""Seconds until the next try when a connection can't be accepted, as without file descriptors."""
 OPEN_AGAIN: Final = (0.01, 10.0)
 """The first and the longest pause between two tries to have the port, in seconds; each is twice the
 one before. One try when a node has gone is not enough: of one that was killed the connections often
@@ -89,8 +90,7 @@ class BeaconServer(GenServer):
     def _forget(self) -> None:
         """Be as if it had never run."""
         self.opened_at = None
-        self._listener: socket.socket | None = None
-        self._resume: asyncio.TimerHandle | None = None
+        self._acceptor: Acceptor | None = None
         self._again: asyncio.TimerHandle | None = None
         self._pause = OPEN_AGAIN[0]
         self._guests: set[asyncio.Task[None]] = set()
@@ -138,11 +138,11 @@ class BeaconServer(GenServer):
         await self._open()
 
     async def _open(self) -> None:
-        if self._listener is not None:
+        if self._acceptor is not None:
             return
         address = self._interface or await listen_address(split_name(self.node.name)[1])
         try:
-            self._listener = open_listener(address, [self.port])
+            listener = open_listener(address, [self.port])
         except OSError as error:
             await self._report(error, address)
             if self._again is not None:
@@ -152,9 +152,9 @@ class BeaconServer(GenServer):
             self._pause = min(2 * self._pause, OPEN_AGAIN[1])
             return
         self._silent.clear()
-        loop = asyncio.get_running_loop()
-        self.opened_at = loop.time()
-        loop.add_reader(self._listener, self._accept, self._listener)
+        self.opened_at = asyncio.get_running_loop().time()
+        self._acceptor = Acceptor(listener, self._accepted, f"the beacon of {self.node.name}")
+        self._acceptor.start()
         logger.info("%s is a beacon at port %d of %s", self.node.name, self.port, address)
 
     async def _report(self, error: OSError, address: str) -> None:
@@ -172,7 +172,7 @@ class BeaconServer(GenServer):
         watching = seek_chat.encode(Message(self.node.name, seek_chat.WATCHING, "check"))
         try:
             async with asyncio.timeout(PROBE_TIME):
-                _, writer = await asyncio.open_connection(address, self.port)
+                _, writer = await sockets.open_stream(address, self.port)
         except OSError:
             return False
         writer.write(watching)
@@ -180,35 +180,19 @@ class BeaconServer(GenServer):
         return True
 
     def _close(self) -> None:
-        for timer in (self._resume, self._again):
-            if timer is not None:
-                timer.cancel()
-        if self._listener is not None:
-            asyncio.get_running_loop().remove_reader(self._listener)
-            self._listener.close()
-        self._listener = self.opened_at = None
+        if self._again is not None:
+            self._again.cancel()
+        if self._acceptor is not None:
+            self._acceptor.close()
+        self._acceptor = self.opened_at = None
 
-    def _accept(self, listener: socket.socket) -> None:
-        # Not asyncio's server: without file descriptors it logs a hundred errors each second.
-        loop = asyncio.get_running_loop()
-        try:
-            sock, _ = listener.accept()
-        except (BlockingIOError, InterruptedError, ConnectionError):
-            return
-        except OSError as error:
-            self._say(f"the beacon of {self.node.name} can't let anybody in: {error}", SAY_AGAIN)
-            loop.remove_reader(listener)
-            self._resume = loop.call_later(
-                ACCEPT_PAUSE, loop.add_reader, listener, self._accept, listener
-            )
-            return
+    def _accepted(self, sock: socket.socket) -> None:
         if len(self._guests) >= MAX_GUESTS:
             sock.close()
             text = f"the beacon of {self.node.name} turns guests away: {MAX_GUESTS} are there"
             self._say(text, SAY_AGAIN)
             return
-        sock.setblocking(False)
-        guest = loop.create_task(self._serve(sock), name=f"guest of {self.node.name}")
+        guest = create_task(self._serve(sock), f"guest of {self.node.name}")
         self._guests.add(guest)
         guest.add_done_callback(self._guests.discard)
         guest.add_done_callback(lambda _: sock.close())  # also when it was cancelled before it ran

@@ -27,6 +27,7 @@ from pybeethoven.net.limits import Limits
 from pybeethoven.net.names import check_host
 from pybeethoven.net.network import NET_TICKTIME
 from pybeethoven.net.registrar import EpmdSetting
+from pybeethoven.net.tasks import create_task
 from pybeethoven.net.tls import TlsOptions
 from pybeethoven.otp import GenServer, Node
 
@@ -109,7 +110,6 @@ class Beethoven:
         """The node whose beacon has let us in last; None: none has since `join`."""
         self._beacon = beacon
         self._use_interface = use_interface
-        self._seeking = asyncio.Lock()
         self._began = 0.0
         self._substrate: Substrate | None = None
         self._joining: asyncio.Task[None] | None = None
@@ -151,7 +151,7 @@ class Beethoven:
         """
         if self.node.running or self._is_joining():
             raise ConfigError(f"{self.node.name} has joined already; await leave() first")
-        self._joining = asyncio.create_task(self._join(), name=f"join {self.node.name}")
+        self._joining = create_task(self._join(), f"join {self.node.name}")
         try:
             await asyncio.shield(self._joining)
         except asyncio.CancelledError:
@@ -163,6 +163,7 @@ class Beethoven:
     async def _join(self) -> None:
         try:
             await self.node.start_node()
+            self._seeking = asyncio.Lock()
             self.via = None
             self._substrate = Substrate(
                 seek=self._seek_again,
@@ -176,7 +177,7 @@ class Beethoven:
                 if (via := await self._locator.seek()) is not None:
                     self.via = via
                     await self.core_server.standing.enter(via)
-            self._watcher = asyncio.create_task(self._watch(self._substrate))
+            self._watcher = create_task(self._watch(self._substrate), f"watch {self.node.name}")
         except BaseException:
             await self.node.stop()
             raise

@@ -21,6 +21,7 @@ from typing import Any, TypeVar
 from pybeethoven.cluster import seek_chat
 from pybeethoven.cluster.seek_chat import Message, SeekChatError
 from pybeethoven.errors import ConfigError, JoinError, brief
+from pybeethoven.net import sockets
 from pybeethoven.net.listening import is_local
 from pybeethoven.net.names import split_name
 
@@ -207,7 +208,7 @@ class Locator:
     async def _connect(self, host: str) -> Beacon | None:
         try:
             async with asyncio.timeout(CONNECT_TIMEOUT):
-                return await asyncio.open_connection(host, self.port, limit=seek_chat.MAX_SIZE)
+                return await sockets.open_stream(host, self.port, limit=seek_chat.MAX_SIZE)
         except OSError as error:
             if error.errno in (errno.EMFILE, errno.ENFILE):
                 text = f"too few file descriptors to seek: {error}"

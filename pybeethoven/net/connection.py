@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from datetime import UTC, datetime
-from typing import Protocol
+from typing import Protocol, cast
 
 from pybeethoven.distribution.flags import Flag
 from pybeethoven.distribution.framing import MessageReader
@@ -139,10 +139,9 @@ class Connection(BufferedProtocol):
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         """Start the handshake (called by asyncio)."""
-        assert isinstance(transport, asyncio.Transport)
-        self._transport = transport
+        self._transport = cast(asyncio.Transport, transport)  # uvloop's is not a subclass
         if self._ended:
-            transport.abort()
+            self._transport.abort()
             return
         self._timer = self._loop.call_later(self._limits.handshake_time, self._handshake_overdue)
         self._write_handshake()

@@ -10,13 +10,8 @@ from collections.abc import Callable
 
 from pybeethoven.distribution.epmd_server import MIN_CREATION
 from pybeethoven.errors import ConfigError
-from pybeethoven.net.listening import (
-    is_address,
-    listen_address,
-    open_listener,
-    port_range,
-    stop_listening,
-)
+from pybeethoven.net.acceptor import ProtocolServer
+from pybeethoven.net.listening import is_address, listen_address, open_listener, port_range
 from pybeethoven.net.names import split_name
 from pybeethoven.net.registrar import EpmdSetting, Registrar
 
@@ -47,7 +42,7 @@ class Door:
         self._registrar = (
             Registrar(alive_name, hidden=hidden, embedded=epmd == "embedded") if epmd else None
         )
-        self._server: asyncio.Server | None = None
+        self._server: ProtocolServer | None = None
 
     async def open(self, accept: Callable[[], asyncio.BaseProtocol]) -> int:
         """Listen, and register; give the node's creation. Nobody gets in before `serve`.
@@ -56,26 +51,20 @@ class Door:
         `EpmdUnreachable`) or `ConfigError`; then, or when cancelled, `close` is still due.
         """
         address = self._use_interface or await listen_address(self._host)
-        listener = self._listen(address)
-        loop = asyncio.get_running_loop()
-        try:
-            self._server = await loop.create_server(accept, sock=listener, start_serving=False)
-        except BaseException:
-            listener.close()
-            raise
+        self._server = ProtocolServer(self._listen(address), accept, self._name)
         if self._registrar is None:
             return max(secrets.randbits(32), MIN_CREATION)
-        return await self._registrar.start(address, listener.getsockname()[1])
+        return await self._registrar.start(address, self._server.port)
 
-    async def serve(self) -> None:
-        """Let others in."""
-        assert self._server is not None
-        await self._server.start_serving()
+    def serve(self) -> None:
+        """Let others in, after `open`."""
+        if self._server is not None:
+            self._server.start()
 
     async def close(self) -> None:
         """Let nobody in any more, and give the name back."""
         if self._server is not None:
-            await stop_listening(self._server)
+            self._server.close()
         if self._registrar is not None:
             await self._registrar.stop()
 

@@ -15,6 +15,7 @@ from typing import TypeVar
 
 from pybeethoven.distribution import epmd as protocol
 from pybeethoven.errors import ConfigError, EpmdError, EpmdUnreachable, NameTaken
+from pybeethoven.net import sockets
 
 DEFAULT_PORT = 4369
 ANSWER_TIME = 5.0
@@ -132,14 +133,15 @@ async def look_up(alive_name: str, host: str) -> int | None:
 async def _close(writer: asyncio.StreamWriter) -> None:
     writer.close()
     with suppress(OSError):
-        await writer.wait_closed()
+        async with asyncio.timeout(ANSWER_TIME):
+            await writer.wait_closed()
 
 
 async def _open(host: str) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
     port = epmd_port()
     try:
         async with asyncio.timeout(ANSWER_TIME):
-            return await asyncio.open_connection(host, port)
+            return await sockets.open_stream(host, port)
     except TimeoutError as error:
         raise EpmdUnreachable(f"EPMD at {host}:{port} does not answer") from error
     except (OSError, UnicodeError) as error:

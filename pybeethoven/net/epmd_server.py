@@ -13,20 +13,17 @@ import logging
 import secrets
 import socket
 from collections.abc import Iterable
+from typing import cast
 
 from pybeethoven.distribution.epmd_server import Registry, Session
 from pybeethoven.errors import ConfigError
-from pybeethoven.net.listening import (
-    ANY,
-    ANY6,
-    any_address,
-    is_local,
-    open_listener,
-    stop_listening,
-)
+from pybeethoven.net.acceptor import ProtocolServer
+from pybeethoven.net.listening import ANY, ANY6, any_address, is_local, open_listener
 
 logger = logging.getLogger(__name__)
 
+STOP_TIME = 1.0
+"""Timeout for the end of all connections at a stop, in seconds."""
 REQUEST_TIME = 10.0
 """Seconds that a connection has to make its request and to read the answer."""
 MAX_WAITING = 128
@@ -52,7 +49,7 @@ class EpmdServer:
         if not {ANY, ANY6, LOOPBACK_NET}.isdisjoint(self._addresses):
             self._addresses = [any_address()]
         self._registry = Registry(port, lambda: secrets.randbits(32))
-        self._servers: list[asyncio.Server] = []
+        self._servers: list[ProtocolServer] = []
         self._connections: dict[_Connection, None] = {}
         self._running = False
 
@@ -64,16 +61,10 @@ class EpmdServer:
         """
         if (listeners := self._open_listeners()) is None:
             return False
-        loop = asyncio.get_running_loop()
         self._running = True
-        try:
-            while listeners:
-                self._servers.append(await loop.create_server(self._accept, sock=listeners[0]))
-                del listeners[0]
-        except BaseException:
-            _close(listeners)
-            await self.stop()
-            raise
+        self._servers = [ProtocolServer(each, self._accept, "EPMD") for each in listeners]
+        for server in self._servers:
+            server.start()
         where = ", ".join(self._addresses)
         logger.info("no EPMD ran: this process serves as one at port %d of %s", self._port, where)
         return True
@@ -82,12 +73,12 @@ class EpmdServer:
         """Stop listening, and close every connection."""
         self._running = False
         while self._servers:
-            await stop_listening(self._servers.pop())
+            self._servers.pop().close()
         closing = list(self._connections)
         for connection in closing:
             connection.abort()
         if closing:
-            await asyncio.wait([connection.closed for connection in closing])
+            await asyncio.wait([connection.closed for connection in closing], timeout=STOP_TIME)
 
     def _open_listeners(self) -> list[socket.socket] | None:
         listeners: list[socket.socket] = []
@@ -144,8 +135,7 @@ class _Connection(asyncio.Protocol):
             self._transport.abort()
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        assert isinstance(transport, asyncio.Transport)
-        self._transport = transport
+        self._transport = cast(asyncio.Transport, transport)  # uvloop's is not a subclass
         local = is_local(transport)
         self._session = Session(self._registry, local=local)
         self._timer = asyncio.get_running_loop().call_later(REQUEST_TIME, self.abort)

@@ -33,6 +33,7 @@ from pybeethoven.errors import (
     brief,
 )
 from pybeethoven.etf import Pid, Term, decode, encode
+from pybeethoven.net import sockets
 from pybeethoven.net.connection import Connection, Refused
 from pybeethoven.net.door import Door
 from pybeethoven.net.finder import Address, Finder, Resolve
@@ -40,6 +41,7 @@ from pybeethoven.net.limits import Limits
 from pybeethoven.net.names import NO_NAME, check_reach, split_name, unnamed_host
 from pybeethoven.net.observe import Announcer, ConnectionEvents, NodeInfo, describe
 from pybeethoven.net.registrar import EpmdSetting
+from pybeethoven.net.tasks import create_task
 from pybeethoven.net.ticktime import LONGEST, TickTime, is_time
 from pybeethoven.net.tls import TlsContexts, TlsOptions
 from pybeethoven.net.tls_layer import TlsLayer
@@ -142,7 +144,6 @@ class Network:
         self._finder = Finder(resolve)
         self._running = False
         self._identity: Identity | None = None
-        self._naming = asyncio.Lock()
         self._named_by: Connection | None = None
         self._up: dict[str, Connection] = {}
         self._all: set[Connection] = set()
@@ -190,6 +191,7 @@ class Network:
 
         On an error, or when cancelled, nothing is left open.
         """
+        self._naming = asyncio.Lock()
         if self._door is None:
             self._running = True
             return
@@ -198,13 +200,13 @@ class Network:
             flags = OFFERED if self._hidden else OFFERED | Flag.PUBLISHED
             self._identity = Identity(self.name, flags, creation)
             self._running = True
-            await self._door.serve()
+            self._door.serve()
         except BaseException:
             await self.stop()
             raise
 
     async def stop(self) -> None:
-        """Give the name back and close every connection, within `CLOSING_TIME` seconds."""
+        """Give the name back and close every connection, within two times `CLOSING_TIME`."""
         try:
             await self._stop()
         finally:
@@ -227,7 +229,9 @@ class Network:
         await asyncio.wait([connection.closed for connection in closing], timeout=CLOSING_TIME)
         for connection in closing:
             connection.close(NoConnection(f"{self.name} stopped"), flush=False)
-        await asyncio.wait([connection.closed for connection in closing])
+        # A limit here too: a connection whose transport could not be made is never closed.
+        await asyncio.wait([connection.closed for connection in closing], timeout=CLOSING_TIME)
+        self._all.clear()
 
     def info(self) -> NodeInfo:
         """How this node and its connections are."""
@@ -389,9 +393,7 @@ class Network:
                 error = NoConnection(f"{self.name} dials {len(self._dials)} nodes already")
                 self._fail_soon(peer, attempt, error)
                 return attempt
-            dial = asyncio.create_task(
-                self._dial(peer, attempt), name=f"dial {peer}", context=contextvars.Context()
-            )
+            dial = create_task(self._dial(peer, attempt), f"dial {peer}", contextvars.Context())
             self._dials.add(dial)
             dial.add_done_callback(self._dials.discard)
         return attempt
@@ -428,9 +430,8 @@ class Network:
         own = self._identity
         if own is None:
             own = Identity(await unnamed_host(peer, host, port), OFFERED | Flag.NAME_ME, 0)
-        loop = asyncio.get_running_loop()
-        await loop.create_connection(
-            lambda: self._secured(self._dialled(peer, attempt, own), peer), host, port
+        await sockets.dial(
+            host, port, lambda: self._secured(self._dialled(peer, attempt, own), peer)
         )
 
     def _dialled(self, peer: str, attempt: _Attempt, own: Identity) -> Connection:

@@ -10,7 +10,7 @@ import asyncio
 import logging
 import ssl
 from contextlib import suppress
-from typing import Any, Final
+from typing import Any, Final, cast
 
 from pybeethoven.errors import HandshakeError, ProtocolError
 from pybeethoven.net.buffered import BufferedProtocol
@@ -70,8 +70,7 @@ class TlsLayer(BufferedProtocol, asyncio.Transport):
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         """Start (called by asyncio)."""
-        assert isinstance(transport, asyncio.Transport)
-        self._socket = transport
+        self._socket = cast(asyncio.Transport, transport)  # uvloop's is not a subclass
         self._timer = asyncio.get_running_loop().call_later(self._patience, self._overdue)
         self._connection.connection_made(self)
         self._advance()

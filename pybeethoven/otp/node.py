@@ -37,6 +37,7 @@ from pybeethoven.net.names import NO_NAME, split_name
 from pybeethoven.net.network import NET_TICKTIME, Network
 from pybeethoven.net.observe import ConnectionEvents, NodeInfo
 from pybeethoven.net.registrar import EpmdSetting
+from pybeethoven.net.tasks import create_task
 from pybeethoven.net.tls import TlsOptions
 from pybeethoven.otp import net_kernel, rex, rpc
 from pybeethoven.otp.aliases import MONITOR_ALIASES, Aliases, AliasKind
@@ -235,9 +236,7 @@ class Node:
         while the node starts, which then fails.
         """
         if self._stopping is None:
-            self._stopping = asyncio.create_task(
-                self._stop(), name=f"stop {self.name}", context=contextvars.Context()
-            )
+            self._stopping = create_task(self._stop(), f"stop {self.name}", contextvars.Context())
         await asyncio.shield(self._stopping)
 
     async def _stop(self) -> None:
@@ -355,10 +354,8 @@ class Node:
         if parent is not None:
             process.parent_pid = parent.pid
             parent.link(process.pid)
-        task = asyncio.create_task(
-            self._run_to_end(process), name=f"{type(process).__name__} {name or process.pid.id}"
-        )
-        process._task = task
+        who = f"{type(process).__name__} {name or process.pid.id}"
+        task = process._task = create_task(self._run_to_end(process), who)
         self._tasks.add(task)
         task.add_done_callback(lambda done: self._forget_task(process, done))
         return task

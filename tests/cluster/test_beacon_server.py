@@ -23,6 +23,7 @@ from pybeethoven.cluster.beacon_server import MAX_GUESTS, NAME, RECOVER, BeaconS
 from pybeethoven.cluster.locator import Locator
 from pybeethoven.cluster.seek_chat import MAX_SIZE
 from pybeethoven.errors import JoinError, MirrorError
+from pybeethoven.net.acceptor import ACCEPT_PAUSE
 from pybeethoven.net.listening import open_listener
 from pybeethoven.testing import Epmd, free_port
 from tests.helpers import soon, until_logged
@@ -461,8 +462,8 @@ async def test_recovers_from_a_lack_of_file_descriptors(
     with socket.socket() as client, no_file_descriptors():
         client.setblocking(False)
         await asyncio.get_running_loop().sock_connect(client, (HOST, port))
-        await until_logged(caplog, "can't let anybody in: .*Too many open files")
-        await asyncio.sleep(5 * beacon_server.ACCEPT_PAUSE)
+        await until_logged(caplog, "can't accept connections: .*Too many open files")
+        await asyncio.sleep(5 * ACCEPT_PAUSE)
         assert not beacon._guests
     assert await ask(port, message(kind="watching")) == NODES
     assert len(caplog.records) == 1

@@ -178,7 +178,7 @@ async def test_other_service_on_the_port_of_epmd_is_an_error(
     port: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Where another service has EPMD's port, the node does not start."""
-    monkeypatch.setattr(client, "ANSWER_TIME", 0.05 * UNIT)
+    monkeypatch.setattr(client, "ANSWER_TIME", 0.25 * UNIT)
     left = asyncio.Event()
 
     async def say_nothing(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:

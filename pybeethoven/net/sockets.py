@@ -1,0 +1,105 @@
+"""TCP sockets that a forked child does not keep.
+
+A child that is made with `os.fork` (multiprocessing and `ProcessPoolExecutor` do that on Linux up
+to Python 3.13) has a copy of each descriptor of its parent. As long as the child has a copy, no
+peer sees that the parent has closed a connection or has been killed. So each socket of a node is
+given to `release_in_child` as soon as it is made.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import socket
+from collections.abc import Callable
+from contextlib import suppress
+from typing import Final, cast
+
+_inodes: Final[dict[int, int]] = {}
+"""The inode of each socket, by its descriptor. A descriptor that now has another inode is not ours:
+its socket was closed, and the number was used again."""
+
+
+def release_in_child(sock: socket.socket) -> None:
+    """Let each child that is forked from now on close its copy of `sock`."""
+    descriptor = sock.fileno()
+    _inodes[descriptor] = os.fstat(descriptor).st_ino
+
+
+def _release() -> None:
+    """Close the copies of all sockets (called in the child)."""
+    for descriptor, inode in _inodes.items():
+        with suppress(OSError):
+            if os.fstat(descriptor).st_ino == inode:
+                os.close(descriptor)
+                _occupy(descriptor)
+    _inodes.clear()
+
+
+def _occupy(descriptor: int) -> None:
+    """Keep a descriptor in use, by a socket that is not connected: the copy of Python's socket
+    object still has this number, and would later close what has it by then."""
+    other = socket.socket(socket.AF_UNIX).detach()
+    if other != descriptor:
+        os.dup2(other, descriptor, inheritable=False)
+        os.close(other)
+
+
+os.register_at_fork(after_in_child=_release)
+
+
+async def dial(host: str, port: int, factory: Callable[[], asyncio.BaseProtocol]) -> None:
+    """Connect to a host, at the first of its addresses that accepts, and give the connection to the
+    protocol that `factory` makes then.
+
+    Raises `OSError`, with the text of each address's error, or `UnicodeError` for what is not a
+    host name. When cancelled, no socket stays open.
+    """
+    await give(await _connect(host, port), factory)
+
+
+async def open_stream(
+    host: str, port: int, limit: int = 65_536
+) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
+    """Connect as `dial` does, like `asyncio.open_connection`; `limit`: bytes that may wait to be
+    read."""
+    loop = asyncio.get_running_loop()
+    reader = asyncio.StreamReader(limit, loop)
+    protocol = asyncio.StreamReaderProtocol(reader, loop=loop)
+    transport = await give(await _connect(host, port), lambda: protocol)
+    return reader, asyncio.StreamWriter(transport, protocol, reader, loop)
+
+
+async def give(
+    sock: socket.socket, factory: Callable[[], asyncio.BaseProtocol]
+) -> asyncio.WriteTransport:
+    """Give a connected socket, accepted or dialled, to the protocol that `factory` makes."""
+    # Not create_connection: where a protocol closes its connection at once, uvloop 0.23 leaves
+    # `sock` with the number of a closed descriptor, which it closes later, whatever that is then.
+    loop = asyncio.get_running_loop()
+    transport, _ = await loop.connect_accepted_socket(factory, sock)
+    return cast(asyncio.WriteTransport, transport)
+
+
+async def _connect(host: str, port: int) -> socket.socket:
+    loop = asyncio.get_running_loop()
+    errors: list[OSError] = []
+    for family, kind, protocol, _, address in await loop.getaddrinfo(
+        host, port, type=socket.SOCK_STREAM
+    ):
+        sock = socket.socket(family, kind, protocol)
+        try:
+            release_in_child(sock)
+            sock.setblocking(False)
+            await loop.sock_connect(sock, address)
+        except OSError as error:
+            sock.close()
+            errors.append(error)
+        except BaseException:
+            sock.close()
+            raise
+        else:
+            return sock
+    if len(errors) == 1:
+        raise errors[0]
+    raise OSError(f"no address of {host} accepts: {'; '.join(map(str, errors))}")
