@@ -9,11 +9,12 @@ import os
 import secrets
 import shutil
 import signal
-from collections.abc import AsyncIterator, Generator
+from collections.abc import AsyncIterator, Callable, Generator
 from pathlib import Path
 from typing import Any
 
 import pytest
+import uvloop
 from hypothesis import settings
 
 from pybeethoven.testing import Epmd, Peers
@@ -25,6 +26,8 @@ settings.register_profile("no deadline", deadline=None)  # on a busy machine exa
 settings.register_profile("quick", deadline=None, max_examples=20)
 settings.load_profile("no deadline")
 
+LoopFactories = dict[str, Callable[[], asyncio.AbstractEventLoop]]
+
 RANDOM_BACKOFF = (5, 10)
 """Milliseconds between two rounds in which a peer looks for a beacon, in place of 150 to 300."""
 
@@ -35,6 +38,17 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     group.addoption("--model-seconds", type=float, default=20.0, help="how long it runs (20)")
     group.addoption("--model-seed", type=int, help="play the sequence of this seed alone")
     group.addoption("--model-steps", help="play this sequence alone: 'kill a, wait 1; start a'")
+
+
+ON_EACH_LOOP = ("test_interrupted_join", "test_join", "test_rejoin", "test_tls")
+LOOPS = {"asyncio": asyncio.new_event_loop, "uvloop": uvloop.new_event_loop}
+
+
+def pytest_asyncio_loop_factories(item: pytest.Item) -> LoopFactories:
+    """Run the coroutine tests of what has most to do with the event loop on each of them."""
+    if item.path.parent.name in ("net", "otp") or item.path.stem in ON_EACH_LOOP:
+        return LOOPS
+    return {"asyncio": asyncio.new_event_loop}
 
 
 def pytest_configure(config: pytest.Config) -> None:

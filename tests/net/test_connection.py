@@ -17,6 +17,9 @@ from pybeethoven.etf import Term
 from pybeethoven.net.connection import Refused
 from tests.net.rig import LIMITS, OURS, STEP, THEIRS, Clock, Rig, frame, turns
 
+# The rig has a transport and a clock of its own, and asyncio's loop takes the time from a method.
+pytestmark = pytest.mark.asyncio(loop_factories=["asyncio"])
+
 LACKING = OFFERED & ~Flag.MAP_TAG & ~Flag.MANDATORY_25_DIGEST
 STOPPED = NoConnection("stopped")
 FLUSH = pytest.mark.parametrize("flush", [True, False])
