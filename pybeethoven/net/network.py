@@ -9,11 +9,13 @@ from __future__ import annotations
 import asyncio
 import contextvars
 import logging
+import os
 import secrets
 from collections.abc import Iterator
 from contextlib import AbstractAsyncContextManager, nullcontext
 from dataclasses import dataclass, field
-from typing import Protocol
+from typing import Final, Protocol
+from weakref import WeakSet
 
 from pybeethoven.distribution.flags import OFFERED, Flag
 from pybeethoven.distribution.framing import NOTHING, encode_message
@@ -52,6 +54,22 @@ NET_TICKTIME = 60.0
 """Seconds of silence after which a peer is down (OTP's net_ticktime)."""
 CLOSING_TIME = 0.25
 """Seconds that peers have to take what was sent before `stop` cuts them off."""
+
+
+IN_CHILD: Final = (
+    "{} runs in the process that this one was forked from, not here: create a Node with another "
+    "name in this process, or let the parent do the work"
+)
+
+_networks: Final[WeakSet[Network]] = WeakSet()
+
+
+def _leave_to_parent() -> None:
+    for network in _networks:
+        network.leave_to_parent()
+
+
+os.register_at_fork(after_in_child=_leave_to_parent)
 
 
 class NetworkOwner(Protocol):
@@ -152,6 +170,9 @@ class Network:
         # In the order in which they came.
         self._handshakes: dict[Connection, None] = {}
         self._announcer = Announcer()
+        self.in_child = False
+        """Whether this process was forked from one in which the node ran."""
+        _networks.add(self)
 
     @property
     def running(self) -> bool:
@@ -165,6 +186,8 @@ class Network:
 
     def check_named(self) -> Identity:
         """Who this node is. Raises `NoConnection` if it has no name."""
+        if self.in_child:
+            raise NoConnection(IN_CHILD.format(self.name))
         if self._identity is None:
             raise NoConnection(
                 "the node has no name: it is not started (`async with` or start_node() does that), "
@@ -233,6 +256,12 @@ class Network:
         await asyncio.wait([connection.closed for connection in closing], timeout=CLOSING_TIME)
         self._all.clear()
 
+    def leave_to_parent(self) -> None:
+        """Know that this process is a forked child: a node that runs does so in its parent only."""
+        self.in_child = self.in_child or self._running
+        self._running = False
+        self._up.clear()
+
     def info(self) -> NodeInfo:
         """How this node and its connections are."""
         return NodeInfo(
@@ -267,6 +296,8 @@ class Network:
             connection.writer.send(control, message, sender, refusable)
             return
         size = len(encode_message(OFFERED, control, message))
+        if self.in_child:
+            raise NoConnection(IN_CHILD.format(self.name))
         if self._identity is None:  # a process that the loss of the name has ended, still cleaning
             return
         if not self._dialling_is_busy():

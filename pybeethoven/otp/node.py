@@ -34,7 +34,7 @@ from pybeethoven.etf import Atom, ImproperList, Pid, Reference, Term, encode
 from pybeethoven.net.finder import Address, Resolve
 from pybeethoven.net.limits import Limits
 from pybeethoven.net.names import NO_NAME, split_name
-from pybeethoven.net.network import NET_TICKTIME, Network
+from pybeethoven.net.network import IN_CHILD, NET_TICKTIME, Network
 from pybeethoven.net.observe import ConnectionEvents, NodeInfo
 from pybeethoven.net.registrar import EpmdSetting
 from pybeethoven.net.tasks import create_task
@@ -198,6 +198,8 @@ class Node:
         runs already, when `stop` is called meanwhile, or has not returned yet; then, or when
         cancelled, nothing is left open that was not before.
         """
+        if self.network.in_child:
+            raise ConfigError(IN_CHILD.format(self.name))
         if self._stopping is not None and not self._stopping.done():
             raise ConfigError(f"the node {self.name} is being stopped; await stop() first")
         if self._starting is not None or self.network.running:
@@ -233,8 +235,10 @@ class Node:
         First of all GenServers without a parent end, the last started before the others, and a
         supervisor's children before it: what was there when one started still is when it ends.
         When cancelled, it goes on doing so. May be called twice, by a process of the node, and
-        while the node starts, which then fails.
+        while the node starts, which then fails. In a forked child it does nothing.
         """
+        if self.network.in_child:
+            return
         if self._stopping is None:
             self._stopping = create_task(self._stop(), f"stop {self.name}", contextvars.Context())
         await asyncio.shield(self._stopping)
