@@ -11,9 +11,10 @@ from __future__ import annotations
 import asyncio
 import os
 import socket
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import suppress
-from typing import Final, cast
+from ipaddress import ip_address
+from typing import Any, Final, cast
 
 _inodes: Final[dict[int, int]] = {}
 """The inode of each socket, by its descriptor. A descriptor that now has another inode is not ours:
@@ -84,9 +85,7 @@ async def give(
 async def _connect(host: str, port: int) -> socket.socket:
     loop = asyncio.get_running_loop()
     errors: list[OSError] = []
-    for family, kind, protocol, _, address in await loop.getaddrinfo(
-        host, port, type=socket.SOCK_STREAM
-    ):
+    for family, kind, protocol, _, address in await _resolve(host, port):
         sock = socket.socket(family, kind, protocol)
         try:
             release_in_child(sock)
@@ -103,3 +102,13 @@ async def _connect(host: str, port: int) -> socket.socket:
     if len(errors) == 1:
         raise errors[0]
     raise OSError(f"no address of {host} accepts: {'; '.join(map(str, errors))}")
+
+
+async def _resolve(host: str, port: int) -> Sequence[tuple[int, int, int, str, tuple[Any, ...]]]:
+    try:
+        family = socket.AF_INET if ip_address(host).version == 4 else socket.AF_INET6
+    except ValueError:
+        loop = asyncio.get_running_loop()
+        return await loop.getaddrinfo(host, port, type=socket.SOCK_STREAM)
+    # A look-up would be done in a thread.
+    return [(family, socket.SOCK_STREAM, socket.IPPROTO_TCP, "", (host, port))]

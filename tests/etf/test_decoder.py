@@ -350,6 +350,9 @@ def test_colliding_deep_keys() -> None:
     def descend(levels: int) -> Any:
         return descend(levels - 1) if levels else decode(data)
 
+    if sys.version_info >= (3, 12):  # it compares deeper terms
+        assert len(descend(free_frames() - 60)) == 2
+        return
     with pytest.raises(DecodeError, match="too deep"):
         descend(free_frames() - 60)
 

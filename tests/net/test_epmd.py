@@ -272,10 +272,14 @@ async def test_silent_epmd_times_out(monkeypatch: pytest.MonkeyPatch) -> None:
 
 async def test_cancelled_look_up_closes_its_connection(monkeypatch: pytest.MonkeyPatch) -> None:
     """A look-up that is cancelled closes its connection."""
-    async with served(silent, monkeypatch) as left:
+    connected = asyncio.Event()
+
+    async def say_nothing(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        connected.set()
+
+    async with served(say_nothing, monkeypatch) as left:
         looking = asyncio.create_task(look_up("a", HOST))
-        for _ in range(20):
-            await asyncio.sleep(0)
+        await soon(connected.wait())
         looking.cancel()
         with pytest.raises(asyncio.CancelledError):
             await looking
