@@ -6,6 +6,7 @@ import asyncio
 import json
 import logging
 import os
+import resource
 import signal
 import socket
 import sys
@@ -31,6 +32,10 @@ Print = Callable[[dict[str, Any]], None]
 
 PROGRESS_AFTER = 1.0
 """Seconds that looking takes before it is shown."""
+
+MIN_DESCRIPTORS = 32
+"""Minimum number of file descriptors: a node opens about 13, and looks for others with up to half
+of what it may open."""
 
 SETTINGS = {"auto_envvar_prefix": "PYBEETHOVEN"}
 
@@ -59,6 +64,9 @@ verbose_option = click.option(
 @click.version_option(package_name="pybeethoven")
 def main() -> None:
     """Form a Beethoven cluster of Python processes and Elixir nodes."""
+    limit, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if limit != resource.RLIM_INFINITY and limit < MIN_DESCRIPTORS:
+        _fail(f"only {limit} file descriptors are allowed; allow more: ulimit -n 1024")
 
 
 @main.command(context_settings=SETTINGS)
@@ -193,7 +201,8 @@ class Progress:
     """
 
     def __init__(self, wanted: bool) -> None:
-        self._wanted = wanted and sys.stderr.isatty()
+        # Python has no sys.stderr when it is closed.
+        self._wanted = wanted and sys.stderr is not None and sys.stderr.isatty()
         self._text = "looking for other nodes"
         self._begin: asyncio.TimerHandle | None = None
         self._visible = False

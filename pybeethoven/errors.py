@@ -167,7 +167,7 @@ class RpcError(BeethovenError):
     Source: https://www.erlang.org/doc/apps/kernel/erpc.html#call/5
     """
 
-    kind: ClassVar[str]
+    kind: ClassVar[str] = "error"
 
     def __init__(self, reason: Any, stack: Sequence[Any] = ()) -> None:
         super().__init__(reason, stack)
@@ -201,8 +201,6 @@ class ErlangError(RpcError):
     """The function raised an error: Erlang's `error`. `reason` is `undef` when there is no such
     function, `(python_error, class, text)` for an exception of a Python node."""
 
-    kind = "error"
-
 
 class RpcRefused(RpcError):
     """The other node did not run the function, for `reason`: erpc's `{erpc, Reason}`."""
@@ -233,8 +231,11 @@ class JoinError(BeethovenError):
     """A beacon was found, but it did not let this node in. `answer` is what it said."""
 
     def __init__(self, message: str, answer: str) -> None:
-        super().__init__(message)
+        super().__init__(message, answer)
         self.answer = answer
+
+    def __str__(self) -> str:
+        return str(self.args[0])
 
 
 class MirrorError(BeethovenError):

@@ -211,7 +211,7 @@ class Locator:
                 return await sockets.open_stream(host, self.port, limit=seek_chat.MAX_SIZE)
         except OSError as error:
             if error.errno in (errno.EMFILE, errno.ENFILE):
-                text = f"too few file descriptors to seek: {error}"
+                text = f"too few file descriptors to seek: {error}; allow more: ulimit -n 1024"
                 raise JoinError(text, seek_chat.ERROR) from error
             return None
         except UnicodeError:  # `first` is no name that a host can have

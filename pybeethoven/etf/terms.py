@@ -84,8 +84,17 @@ class BitString:
     bits: int
 
 
+class _Reducible:
+    """A mutable class with slots that pickle protocols 0 and 1 take, too."""
+
+    __slots__: tuple[str, ...] = ()
+
+    def __reduce__(self) -> tuple[type, tuple[Any, ...]]:
+        return type(self), tuple(getattr(self, name) for name in self.__slots__)
+
+
 @dataclass(slots=True)
-class ImproperList:
+class ImproperList(_Reducible):
     """A list whose tail is not a list: `[1, 2 | tail]`. `elements` has at least one."""
 
     elements: list[Term]
@@ -93,7 +102,7 @@ class ImproperList:
 
 
 @dataclass(slots=True)
-class NativeRecord:
+class NativeRecord(_Reducible):
     """A native record, `#module:name{field = value}`, which OTP has since 29 (RECORD_EXT).
 
     `fields` has the values by the fields' names, which are atoms, in the order of the definition.
@@ -106,7 +115,7 @@ class NativeRecord:
 
 
 @dataclass(slots=True)
-class Map:
+class Map(_Reducible):
     """A map that no `dict` can hold: its keys are lists or maps, or equal in Python alone, or so
     many of them have one hash that a `dict` would be slow.
 

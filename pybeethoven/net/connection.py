@@ -333,5 +333,8 @@ class Refused(HandshakeError):
     """One side answered `nok` (it is connecting to the other itself) or `not_allowed`."""
 
     def __init__(self, status: Status, text: str) -> None:
-        super().__init__(text)
+        super().__init__(status, text)
         self.status = status
+
+    def __str__(self) -> str:
+        return str(self.args[1])

@@ -19,13 +19,19 @@ def read_cookie(path: str | os.PathLike[str] | None = None) -> str:
 
     Raises `ConfigError` when there is none, or when others than its owner may read it.
     """
-    file = Path("~/.erlang.cookie").expanduser() if path is None else Path(path)
+    try:
+        file = Path("~/.erlang.cookie").expanduser() if path is None else Path(path)
+    except RuntimeError as error:
+        raise ConfigError(
+            "no cookie: this user has no home directory with an .erlang.cookie; "
+            "give the cluster's cookie"
+        ) from error
     try:
         mode = file.stat().st_mode
         text = file.read_text(encoding="latin-1").rstrip("\r\n")
     except OSError as error:
         text = f"no cookie: {file} cannot be read ({error.strerror}); give the cluster's cookie"
-        if isinstance(error, FileNotFoundError):
+        if isinstance(error, FileNotFoundError) and os.access(file.parent, os.W_OK):
             new = f"(umask 077; {_MAKE_COOKIE} > {shlex.quote(str(file))})"
             text += f", or keep it there; a new one: {new}"
         raise ConfigError(text) from error

@@ -21,14 +21,15 @@ class Clocks:
         self.cluster = ClusterClock(lambda: self.wall, lambda: self.seconds)
 
 
+@pytest.mark.parametrize("jump", [-5 * HOUR, 5 * HOUR])
 @pytest.mark.parametrize("wrong", [-HOUR, 0 * HOUR, HOUR])
-def test_heard_time_replaces_the_own_clock(wrong: timedelta) -> None:
-    """The node's clock counts only until a time was heard, however it is set."""
+def test_heard_time_replaces_the_own_clock(wrong: timedelta, jump: timedelta) -> None:
+    """The node's clock counts only until a time was heard, however it is set then or later."""
     clocks = Clocks(NOON + wrong)
     assert clocks.cluster.now() == NOON + wrong
     clocks.cluster.hear(NOON)
     assert NOON < clocks.cluster.now() < NOON + SECOND
-    clocks.wall += 5 * HOUR
+    clocks.wall += jump
     clocks.seconds += 60
     assert NOON + 60 * SECOND < clocks.cluster.now() < NOON + 61 * SECOND
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import copy
+import pickle
 from dataclasses import FrozenInstanceError, fields
 from typing import Any
 
@@ -67,3 +69,11 @@ def test_map_gives_its_pairs() -> None:
     """In their order, and as many as its length says."""
     pairs = [(1, "a"), (1.0, "b")]
     assert (list(Map(pairs)), len(Map(pairs))) == (pairs, 2)
+
+
+@pytest.mark.parametrize("term", [A, *VALUES, *CONTAINERS], ids=lambda term: type(term).__name__)
+def test_copied_or_pickled_term_is_equal(term: Any) -> None:
+    """A copy of a term has its type, and is equal to it."""
+    pickled = [pickle.dumps(term, protocol) for protocol in range(pickle.HIGHEST_PROTOCOL + 1)]
+    for same in (copy.copy(term), copy.deepcopy(term), *map(pickle.loads, pickled)):
+        assert (type(same), same) == (type(term), term)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import pwd
 from pathlib import Path
 
 import pytest
@@ -44,6 +45,27 @@ def test_home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     cookie_file(tmp_path / ".erlang.cookie")
     assert read_cookie() == SECRET
     Node("py@127.0.0.1")
+
+
+def test_user_without_home_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A user with neither `HOME` nor an entry in the user database has to give the cookie."""
+    monkeypatch.delenv("HOME")
+    monkeypatch.setattr(pwd, "getpwuid", {}.__getitem__)
+    with pytest.raises(ConfigError, match=r"^no cookie: this user has no home directory .* give"):
+        read_cookie()
+
+
+def test_new_cookie_is_proposed_only_where_it_can_be_written(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Without a home directory, or with one that is read-only, no command to make one is shown."""
+    with pytest.raises(ConfigError, match="keep it there; a new one"):
+        read_cookie(tmp_path / "cookie")
+    with pytest.raises(ConfigError, match=r"give the cluster's cookie$"):
+        read_cookie(tmp_path / "missing" / "cookie")
+    monkeypatch.setattr(os, "access", lambda path, mode: (path, mode) != (tmp_path, os.W_OK))
+    with pytest.raises(ConfigError, match=r"give the cluster's cookie$"):
+        read_cookie(tmp_path / "cookie")
 
 
 @pytest.mark.parametrize("mode", [0o400, 0o600, 0o700])
