@@ -7,7 +7,6 @@ once.
 from __future__ import annotations
 
 import asyncio
-import errno
 import ipaddress
 import logging
 import resource
@@ -210,8 +209,8 @@ class Locator:
             async with asyncio.timeout(CONNECT_TIMEOUT):
                 return await sockets.open_stream(host, self.port, limit=seek_chat.MAX_SIZE)
         except OSError as error:
-            if error.errno in (errno.EMFILE, errno.ENFILE):
-                text = f"too few file descriptors to seek: {error}; allow more: ulimit -n 1024"
+            if error.errno in sockets.NO_DESCRIPTORS:
+                text = f"too few file descriptors to seek: {error}; {sockets.MORE_DESCRIPTORS}"
                 raise JoinError(text, seek_chat.ERROR) from error
             return None
         except UnicodeError:  # `first` is no name that a host can have

@@ -14,6 +14,7 @@ from pybeethoven.net.acceptor import ProtocolServer
 from pybeethoven.net.listening import is_address, listen_address, open_listener, port_range
 from pybeethoven.net.names import split_name
 from pybeethoven.net.registrar import EpmdSetting, Registrar
+from pybeethoven.net.sockets import MORE_DESCRIPTORS, NO_DESCRIPTORS
 
 
 class Door:
@@ -76,6 +77,8 @@ class Door:
             if error.errno == errno.EADDRINUSE:
                 which = f"the port {first}" if first == last else f"each port of {first} to {last}"
                 text = f"cannot listen at {address}: {which} is taken; give a free listen_port"
+            elif error.errno in NO_DESCRIPTORS:
+                text = f"cannot listen at {address}: {error}; {MORE_DESCRIPTORS}"
             elif self._use_interface is not None:
                 text = f"cannot listen at use_interface={address!r}, port {first}: {error}"
             else:

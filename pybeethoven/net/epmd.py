@@ -145,7 +145,14 @@ async def _open(host: str) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
     except TimeoutError as error:
         raise EpmdUnreachable(f"EPMD at {host}:{port} does not answer") from error
     except (OSError, UnicodeError) as error:
-        raise EpmdUnreachable(f"EPMD cannot be reached at {host}:{port}: {error}") from error
+        text = f"EPMD cannot be reached at {host}:{port}: {error}"
+        if _lacks_descriptors(error):
+            text += f"; {sockets.MORE_DESCRIPTORS}"
+        raise EpmdUnreachable(text) from error
+
+
+def _lacks_descriptors(error: BaseException | None) -> bool:
+    return isinstance(error, OSError) and error.errno in sockets.NO_DESCRIPTORS
 
 
 async def _open_local(
@@ -154,7 +161,7 @@ async def _open_local(
     try:
         return await _open(host)
     except EpmdUnreachable as error:
-        if isinstance(error.__cause__, TimeoutError):
+        if isinstance(error.__cause__, TimeoutError) or _lacks_descriptors(error.__cause__):
             raise
         unreachable = error
     try:

@@ -19,6 +19,7 @@ from pybeethoven.distribution.epmd_server import Registry, Session
 from pybeethoven.errors import ConfigError
 from pybeethoven.net.acceptor import ProtocolServer
 from pybeethoven.net.listening import ANY, ANY6, any_address, is_local, open_listener
+from pybeethoven.net.sockets import MORE_DESCRIPTORS, NO_DESCRIPTORS
 
 logger = logging.getLogger(__name__)
 
@@ -91,11 +92,14 @@ class EpmdServer:
                 _close(listeners)
                 if error.errno == errno.EADDRINUSE:
                     return None
-                raise ConfigError(
-                    f"the embedded EPMD can't listen at {address}:{self._port}: {error}; "
-                    f"ERL_EPMD_ADDRESS must have addresses of this machine, and ERL_EPMD_PORT a "
-                    f"port that it may listen on"
-                ) from error
+                advice = (
+                    MORE_DESCRIPTORS
+                    if error.errno in NO_DESCRIPTORS
+                    else "ERL_EPMD_ADDRESS must have addresses of this machine, and ERL_EPMD_PORT "
+                    "a port that it may listen on"
+                )
+                text = f"the embedded EPMD can't listen at {address}:{self._port}: {error}"
+                raise ConfigError(f"{text}; {advice}") from error
         return listeners or None
 
     def _accept(self) -> _Connection:

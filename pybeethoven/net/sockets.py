@@ -9,12 +9,18 @@ given to `release_in_child` as soon as it is made.
 from __future__ import annotations
 
 import asyncio
+import errno
 import os
 import socket
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from ipaddress import ip_address
 from typing import Any, Final, cast
+
+NO_DESCRIPTORS: Final = (errno.EMFILE, errno.ENFILE)
+"""The error numbers for too few file descriptors."""
+MORE_DESCRIPTORS: Final = "allow more: ulimit -n 1024"
+"""What an error says for these."""
 
 _inodes: Final[dict[int, int]] = {}
 """The inode of each socket, by its descriptor. A descriptor that now has another inode is not ours:
