@@ -9,6 +9,7 @@ import os
 import secrets
 import shutil
 import signal
+import sys
 from collections.abc import AsyncIterator, Callable, Generator
 from pathlib import Path
 from typing import Any
@@ -33,7 +34,8 @@ RANDOM_BACKOFF = (5, 10)
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
-    """Let the person say how long the model check runs, or what it plays."""
+    """Let the person say how tasks start, how long the model check runs, or what it plays."""
+    parser.addoption("--eager-tasks", action="store_true", help="start tasks as they are created")
     group = parser.getgroup("model", "model check of pybeethoven, tests/model")
     group.addoption("--model-seconds", type=float, default=20.0, help="how long it runs (20)")
     group.addoption("--model-seed", type=int, help="play the sequence of this seed alone")
@@ -44,11 +46,21 @@ ON_EACH_LOOP = ("test_interrupted_join", "test_join", "test_rejoin", "test_tls")
 LOOPS = {"asyncio": asyncio.new_event_loop, "uvloop": uvloop.new_event_loop}
 
 
-def pytest_asyncio_loop_factories(item: pytest.Item) -> LoopFactories:
+def pytest_asyncio_loop_factories(config: pytest.Config, item: pytest.Item) -> LoopFactories:
     """Run the coroutine tests of what has most to do with the event loop on each of them."""
+    if config.getoption("--eager-tasks"):
+        return {"asyncio": _eager_loop}
     if item.path.parent.name in ("net", "otp") or item.path.stem in ON_EACH_LOOP:
         return LOOPS
     return {"asyncio": asyncio.new_event_loop}
+
+
+def _eager_loop() -> asyncio.AbstractEventLoop:
+    if sys.version_info < (3, 12):
+        raise pytest.UsageError("--eager-tasks needs Python 3.12")
+    loop = asyncio.new_event_loop()
+    loop.set_task_factory(asyncio.eager_task_factory)
+    return loop
 
 
 def pytest_configure(config: pytest.Config) -> None:

@@ -5,12 +5,14 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Coroutine
 from contextvars import Context
-from typing import Any
+from typing import Any, TypeVar
+
+T = TypeVar("T")
 
 
 def create_task(
-    coroutine: Coroutine[Any, Any, None], name: str, context: Context | None = None
-) -> asyncio.Task[None]:
+    coroutine: Coroutine[Any, Any, T], name: str, context: Context | None = None
+) -> asyncio.Task[T]:
     """Return a task, named `name`, that starts in the next turn of the event loop.
 
     With `asyncio.eager_task_factory`, `asyncio.create_task` would run `coroutine` at once: amid

@@ -25,6 +25,7 @@ from pybeethoven import (
     Term,
 )
 from pybeethoven.errors import CallTimeout, NoProcess, ProcessExit
+from pybeethoven.net.tasks import create_task
 from pybeethoven.otp.gen_server import GEN_CALL, GEN_CAST, SYSTEM, reply_address
 from pybeethoven.otp.process import MESSAGES_PER_TURN
 from pybeethoven.testing import Epmd
@@ -489,7 +490,7 @@ async def test_init_fails_of_a_linked_server(node: Node) -> None:
     trapper = Recorder(trap_exit=True)
     node.spawn(trapper)
     server = FailsInInit(ValueError("no"))
-    starting = asyncio.create_task(node.start(server))
+    starting = create_task(node.start(server), "start")
     await asyncio.sleep(0)
     trapper.link(server.pid)
     await asyncio.gather(starting, return_exceptions=True)
@@ -519,7 +520,7 @@ async def test_start_cancelled(node: Node, turns: int) -> None:
 async def test_killed_before_or_in_init(node: Node, turns: int) -> None:
     """The starter hears that the server was killed, even if it never ran."""
     server = SlowInit()
-    starting = asyncio.create_task(node.start(server, name="name"))
+    starting = create_task(node.start(server, name="name"), "start")
     for _ in range(turns):
         await asyncio.sleep(0)
     assert server.began.is_set() == (turns > 1)
@@ -691,7 +692,7 @@ async def test_continue_without_a_handler(node: Node) -> None:
     watcher = Recorder()
     node.spawn(watcher)
     plain = Plain()
-    starting = asyncio.create_task(node.start(plain))
+    starting = create_task(node.start(plain), "start")
     await asyncio.sleep(0)
     reference = watcher.monitor(plain)
     await soon(starting)
@@ -726,7 +727,7 @@ async def test_timeout(node: Node, seconds: float) -> None:
 async def test_message_before_the_timeout(node: Node) -> None:
     """It takes the time-out back, even if it came while the callback ran; so does None."""
     server = Steps(("timeout", 0))
-    starting = asyncio.create_task(node.start(server, name="steps"))
+    starting = create_task(node.start(server, name="steps"), "start")
     await asyncio.sleep(0)
     node.send("steps", "message")
     await soon(starting)

@@ -11,6 +11,7 @@ import pytest
 
 from pybeethoven import Atom, ConfigError, From, GenServer, Node, Pid, Process, Term
 from pybeethoven.errors import ProcessExit, SupervisorError
+from pybeethoven.net.tasks import create_task
 from pybeethoven.otp import ChildSpec, Supervisor, supervisor
 from pybeethoven.otp.node import STOP_TIME
 from pybeethoven.testing import Epmd
@@ -690,7 +691,7 @@ async def test_ended_before_it_is_stopped(
 ) -> None:
     """A child that ends just before it is stopped is stopped, not restarted, and not reported."""
     sup = await start(node, world, "a")
-    stopping = asyncio.create_task(sup.terminate_child("a"))
+    stopping = create_task(sup.terminate_child("a"), "stop")
     await asyncio.sleep(0)
     end(node, "a", SHUTDOWN)
     await soon(stopping)
