@@ -1,10 +1,11 @@
-"""The command `pybeethoven`, as a person or a supervisor would run it."""
+"""The command `pybeethoven`, or another one, as a person or a supervisor would run it."""
 
 from __future__ import annotations
 
 import asyncio
 import json
 import os
+import signal
 import sys
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager, suppress
@@ -15,24 +16,42 @@ from tests.helpers import soon
 
 Command = asyncio.subprocess.Process
 
+POOL_COMMAND = "tests.pool_command"
+"""A module for `running`: the command, with pool workers."""
+
 
 @asynccontextmanager
 async def running(
-    *args: str, env: Mapping[str, str] | None = None, stderr: int = asyncio.subprocess.PIPE
+    *args: str,
+    module: str = "pybeethoven",
+    env: Mapping[str, str] | None = None,
+    stderr: int = asyncio.subprocess.PIPE,
 ) -> AsyncIterator[Command]:
-    """The command with these arguments, running; killed at the end if it still is."""
+    """The command of `module` with these arguments, running; killed at the end, with all processes
+    that it has started. Where a test fails, pytest shows what is left of its errors."""
     process = await asyncio.create_subprocess_exec(
-        *(sys.executable, "-m", "pybeethoven", *args),
+        *(sys.executable, "-m", module, *args),
         env={**os.environ, **(env or {})},
         stdout=asyncio.subprocess.PIPE,
         stderr=stderr,
+        start_new_session=True,
     )
     try:
         yield process
     finally:
         with suppress(ProcessLookupError):
-            process.kill()
-        await process.communicate()
+            os.killpg(process.pid, signal.SIGKILL)
+        _, err = await process.communicate()
+        print((err or b"").decode(errors="replace"), file=sys.stderr)
+
+
+def has_processes(command: Command) -> bool:
+    """Whether the process of a command, or one that it has started, lives."""
+    try:
+        os.killpg(command.pid, 0)
+    except ProcessLookupError:
+        return False
+    return True
 
 
 def options(cluster: Peers, name: str = "py@127.0.0.1") -> list[str]:

@@ -22,25 +22,25 @@ NO_DESCRIPTORS: Final = (errno.EMFILE, errno.ENFILE)
 MORE_DESCRIPTORS: Final = "allow more: ulimit -n 1024"
 """What an error says for these."""
 
-_inodes: Final[dict[int, int]] = {}
-"""The inode of each socket, by its descriptor. A descriptor that now has another inode is not ours:
-its socket was closed, and the number was used again."""
+_sockets: Final[dict[int, os.stat_result]] = {}
+"""What each socket is, by its descriptor. If a descriptor is now something else, its socket was
+closed, and the number was used again."""
 
 
 def release_in_child(sock: socket.socket) -> None:
     """Let each child that is forked from now on close its copy of `sock`."""
     descriptor = sock.fileno()
-    _inodes[descriptor] = os.fstat(descriptor).st_ino
+    _sockets[descriptor] = os.fstat(descriptor)
 
 
 def _release() -> None:
     """Close the copies of all sockets (called in the child)."""
-    for descriptor, inode in _inodes.items():
+    for descriptor, stat in _sockets.items():
         with suppress(OSError):
-            if os.fstat(descriptor).st_ino == inode:
+            if os.path.samestat(os.fstat(descriptor), stat):
                 os.close(descriptor)
                 _occupy(descriptor)
-    _inodes.clear()
+    _sockets.clear()
 
 
 def _occupy(descriptor: int) -> None:

@@ -18,7 +18,7 @@ import pytest
 
 from pybeethoven import cli
 from pybeethoven.testing import free_port
-from tests.command_line import Command, next_event, run, running
+from tests.command_line import POOL_COMMAND, Command, has_processes, next_event, run, running
 from tests.helpers import soon
 from tests.timing import UNIT
 
@@ -39,10 +39,12 @@ class World:
         """What tells the command of the beacons."""
         return ["--net", net, "--port", str(self.port)]
 
-    async def join(self, name: str, *options: str, net: str = "127.0.0.0/29") -> Command:
+    async def join(
+        self, name: str, *options: str, net: str = "127.0.0.0/29", module: str = "pybeethoven"
+    ) -> Command:
         """A node of the cluster, from its command line; it ends with the test."""
         args = ("join", "--name", name, "--cookie", "secret", "--json", *self.where(net), *options)
-        return await self.stack.enter_async_context(running(*args, env=self.env))
+        return await self.stack.enter_async_context(running(*args, module=module, env=self.env))
 
     async def look(self, *options: str) -> tuple[int, str, str]:
         """What the command `look` gives."""
@@ -111,20 +113,21 @@ async def test_nodes_that_start_at_once_find_each_other(world: World) -> None:
             online |= {row["node"] for row in event.get("nodes", [event]) if "node" in row}
 
 
-async def test_epmd_and_beacon_are_taken_over(world: World) -> None:
-    """When the node that has both is killed, another takes them over.
+@pytest.mark.parametrize("module", ["pybeethoven", POOL_COMMAND])
+async def test_epmd_and_beacon_are_taken_over(world: World, module: str) -> None:
+    """When the node that has both is killed, another takes them over, even if pool workers live on.
 
     A third node joins through it, and the killed one comes back.
     """
-    py = await world.join(PY)
+    py = await world.join(PY, module=module)
     await expect(py, STANDALONE)
     py2 = await world.join(PY2, "--verbose")
     await logged(py2, "another node of this machine is the beacon at port")
     assert (await next_event(py2))["via"] == PY
     py.kill()
     await expect(py2, update(PY, "offline"), {"event": "mode", "mode": "standalone"})
-    await logged(py2, f"{PY2} is a beacon at port")
-    await logged(py2, "'py2' is registered with EPMD again")
+    for _ in range(2):  # in either order
+        await logged(py2, f"{PY2} is a beacon at port|'py2' is registered with EPMD again")
     py3 = await world.join(PY3)
     joined = await next_event(py3)
     assert joined["via"] == PY2
@@ -134,6 +137,7 @@ async def test_epmd_and_beacon_are_taken_over(world: World) -> None:
     await world.join(PY)
     for process in (py2, py3):
         await expect(process, update(PY, "online"))
+    assert has_processes(py) == (module == POOL_COMMAND)
 
 
 async def test_demo() -> None:

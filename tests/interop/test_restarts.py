@@ -15,7 +15,7 @@ from pybeethoven.cluster.rejoin import REJOIN_INTERVAL
 from pybeethoven.mnesia import mirror
 from pybeethoven.net.registrar import FIRST_INTERVAL
 from pybeethoven.testing import BeamNode, Epmd, Peers
-from tests.command_line import next_event, options, running
+from tests.command_line import POOL_COMMAND, has_processes, next_event, options, running
 from tests.helpers import node_update, soon, until_logged
 from tests.interop.conftest import Member, WholeAgain
 from tests.interop.kv import ROWS, Kv, row
@@ -74,15 +74,16 @@ class Watched(Kv):
 # Ours
 
 
+@pytest.mark.parametrize("module", ["pybeethoven", POOL_COMMAND])
 async def test_our_process_within_a_second(
-    cluster: Peers, member: Member, whole_again: WholeAgain
+    cluster: Peers, member: Member, whole_again: WholeAgain, module: str
 ) -> None:
     """Killed and started at once under the same name, it is online for all and knows all; the
-    others heard that it was gone, once."""
+    others heard that it was gone, once. That its pool workers live on changes nothing."""
     a, b = [await cluster.start(name) for name in (A, B)]
     async with member(PY2, rejoin_interval=PAUSES) as other:
         updates = other.core_server.updates()
-        async with running(*options(cluster), "--json") as first:
+        async with running(*options(cluster), "--json", module=module) as first:
             assert (await next_event(first))["event"] == "joined"
             assert await heard(updates, 1) == [(PY, ONLINE)]
             async with whole_again(2 * UNIT):
@@ -92,6 +93,7 @@ async def test_our_process_within_a_second(
                     told = await heard(updates, 2)
                     await cluster.await_tracker(b, {PY: ONLINE})
                     table = {row["node"]: row["status"] for row in joined["nodes"]}
+            assert has_processes(first) == (module == POOL_COMMAND)
         assert told == [(PY, OFFLINE), (PY, ONLINE)]
         assert table == {A: ONLINE, B: ONLINE, PY: ONLINE, PY2: ONLINE}
         await cluster.await_tracker(a, {PY: OFFLINE})

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import os
+import signal
 import socket
 from collections.abc import Callable, Coroutine
+from multiprocessing import get_context
 from typing import Any
 
 import pytest
@@ -13,8 +15,9 @@ import pytest
 from pybeethoven import Beethoven, Node
 from pybeethoven.net.sockets import release_in_child
 from pybeethoven.testing import free_port
-from tests.helpers import Recorder, soon
+from tests.helpers import Recorder, atoms, soon, until_unregistered
 from tests.net.conftest import StartNode
+from tests.net.peers import watcher
 
 # Python 3.12 and later warn of each fork of a process with threads, like a worker of pytest-xdist.
 pytestmark = pytest.mark.filterwarnings("ignore:.*multi-threaded.*fork:DeprecationWarning")
@@ -104,6 +107,25 @@ async def test_child_has_no_socket_of_a_join() -> None:
         assert await forked_at_each_turn(b.join()) == before
         assert await b.core_server.get_mode() == "clustered"
         await b.leave()
+
+
+async def test_peer_sees_the_end_of_a_node_although_a_child_lives(start_node: StartNode) -> None:
+    """And another node can have its name."""
+    a, b = await start_node(A), await start_node(B)
+    seen = watcher(a)
+    assert await soon(b.ping(A))
+    assert await seen.next() == atoms("nodeup", B)
+    child = get_context("fork").Process(target=signal.pause)
+    child.start()
+    try:
+        await b.stop()
+        assert await seen.next() == atoms("nodedown", B)
+        await until_unregistered("b")
+        assert await soon((await start_node(B)).ping(A))
+        assert child.is_alive()
+    finally:
+        child.kill()
+        child.join()
 
 
 async def test_node_can_not_be_used_in_a_child(start_node: StartNode) -> None:
