@@ -81,9 +81,9 @@ soak: .venv/installed beam
 mutation: .venv/installed beam
 	@$(BIN)/python -m tools.mutate --minutes $(MUTATION_MINUTES)
 
-# Needs root, debootstrap and 500 MB for each release, in .cache/roots.
+# Needs root, debootstrap and 700 MB for each release, in .cache/roots.
 interop-matrix: .venv/installed
-	@$(BIN)/python -m erlang_interop.matrix $(SUITES)
+	@$(BIN)/python -m erlang_interop.matrix $(SUITES) -- -n $(WORKERS) -m "not slow" $(PYTEST_ARGS)
 
 beam:
 	@$(GET_BEAM)

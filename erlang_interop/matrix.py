@@ -1,10 +1,9 @@
-"""Runs what asks a BEAM on the Erlang of several Debian releases: `make interop-matrix`, as root.
+"""Runs the tests on the Python, Erlang and Elixir of several Debian releases, as root.
 
     python -m erlang_interop.matrix [--roots DIR] [SUITE ...] [-- PYTEST_ARGUMENT ...]
 
-Each release gets a root directory, made once by debootstrap, with its Erlang and Elixir; the tests
-run on this machine's Python, and start their BEAMs in the root through wrappers around chroot. All
-mounts are made in a namespace of this process's own, so that they end with it.
+Each release gets a root directory, made once by debootstrap, in which the tests run. All mounts are
+made in a namespace of this process's own, so that they end with it.
 
 What passed where is printed as a table; the exit status is 0 when nothing failed.
 """
@@ -13,7 +12,6 @@ from __future__ import annotations
 
 import argparse
 import os
-import shlex
 import shutil
 import subprocess
 import sys
@@ -25,27 +23,22 @@ from pathlib import Path
 from typing import Final, TypeAlias
 
 SUITES: Final = ("bookworm", "trixie", "sid")
-PACKAGES: Final = Path(__file__).with_name("packages.txt").read_text().split()
-TESTS: Final = (
-    "tests/interop",
-    "tests/testing",
-    "tests/model",
-    "tests/test_readme.py",
-    "tests/etf/test_golden.py",
-    *(f"tests/net/test_{name}.py" for name in ("epmd", "epmd_server", "registrar")),
-)
-"""What asks a BEAM, or its EPMD."""
+BEAM_PACKAGES: Final = Path(__file__).with_name("packages.txt").read_text().split()
+PACKAGES: Final = (*BEAM_PACKAGES, "git", "iproute2", "make", "procps", "python3-venv")
+NETWORK_FILES: Final = ("/etc/resolv.conf", "/etc/ssl/certs/ca-certificates.crt")
+"""What pip needs of this machine to reach its index."""
 
 TREE: Final = Path(__file__).resolve().parent.parent
 _INSIDE: Final = "MATRIX_NAMESPACE"
 _DONE: Final = "matrix-root-is-complete"
 _OUTCOMES: Final = {"failure": "failed", "error": "failed", "skipped": "skipped"}
-_VERSION: Final = (
+_OTP_VERSION: Final = (
     "Release = erlang:system_info(otp_release),"
     'Path = filename:join([code:root_dir(), "releases", Release, "OTP_VERSION"]),'
     "{ok, Version} = file:read_file(Path),"
     "io:put_chars(Version), halt()."
 )
+_VENV: Final = "/opt/venv"
 
 Counts: TypeAlias = dict[str, Counter[str]]
 """How many tests of each module passed, failed and were skipped."""
@@ -89,7 +82,7 @@ def _parse(arguments: list[str]) -> argparse.Namespace:
     parser.add_argument("suites", nargs="*", default=list(SUITES))
     split = arguments.index("--") if "--" in arguments else len(arguments)
     options = parser.parse_args(arguments[:split])
-    options.pytest = arguments[split + 1 :] or list(TESTS)
+    options.pytest = arguments[split + 1 :]
     return options
 
 
@@ -112,7 +105,7 @@ def _run_suite(suite: str, options: argparse.Namespace) -> Column:
         root = _make_root(suite, options.roots.resolve())
         _mount(root)
         with tempfile.TemporaryDirectory(prefix=f"{suite}-") as directory:
-            return _test(suite, root, Path(directory), options.pytest)
+            return _test(suite, root, Path(directory) / "results.xml", options.pytest)
     except (MatrixError, OSError, subprocess.CalledProcessError) as error:
         print(f"interop-matrix: {suite}: {error}", file=sys.stderr)
         return Column(suite, "?", {})
@@ -170,6 +163,9 @@ def _mount(root: Path) -> None:
     _bind(temporary, root)
     if not TREE.is_relative_to(temporary):
         _bind(TREE, root)
+    for file in filter(Path.exists, map(Path, NETWORK_FILES)):
+        (root / file.relative_to("/")).parent.mkdir(parents=True, exist_ok=True)
+        shutil.copy(file, root / file.relative_to("/"))
 
 
 def _bind(source: Path, root: Path) -> None:
@@ -178,32 +174,30 @@ def _bind(source: Path, root: Path) -> None:
     subprocess.run(["mount", "--rbind", source, target], check=True)
 
 
-def _test(suite: str, root: Path, directory: Path, arguments: list[str]) -> Column:
-    erl, _ = (_wrapper(directory, root, command) for command in ("erl", "epmd"))
-    version = _output(erl, "-noinput", "-boot", "no_dot_erlang", "-eval", _VERSION)
-    elixir = Path(_output("chroot", root, "readlink", "-f", "/usr/bin/elixir")).parent.parent
-    results = directory / "results.xml"
-    print(f"Running {' '.join(arguments)} on OTP {version} ({suite})", flush=True)
-    subprocess.run(
-        [
-            *(sys.executable, "-m", "pytest", "-q", f"--junitxml={results}", f"--erl={erl}"),
-            *(f"--elixir-lib={elixir / 'lib'}", *arguments),
-        ],
-        cwd=TREE,
-        env={**os.environ, "PATH": f"{directory}:{os.environ['PATH']}"},
-        check=False,
-    )
+def _test(suite: str, root: Path, results: Path, arguments: list[str]) -> Column:
+    otp = _inside(root, "erl", "-noinput", "-boot", "no_dot_erlang", "-eval", _OTP_VERSION)
+    version = f"{_inside(root, 'python3', '--version')}, OTP {otp}"
+    print(f"Running the tests on {version} ({suite})", flush=True)
+    _inside(root, "python3", "-m", "venv", _VENV)
+    _inside(root, f"{_VENV}/bin/pip", "install", "--quiet", "--editable", f"{TREE}[dev]")
+    pytest = (f"{_VENV}/bin/pytest", "-q", f"--rootdir={TREE}", f"--junitxml={results}", *arguments)
+    subprocess.run(_command(root, *pytest), env=_environment(), cwd=TREE, check=False)
     return Column(suite, version, _read_results(results))
 
 
-def _wrapper(directory: Path, root: Path, command: str) -> Path:
-    """A command that runs in the root, in place of the shell: a signal to it reaches the BEAM."""
-    path = directory / command
-    chroot = f"{shutil.which('chroot')} {shlex.quote(str(root))}"
-    inside = "/usr/bin/env HOME=/root PATH=/usr/sbin:/usr/bin:/sbin:/bin"
-    path.write_text(f'#!/bin/sh\nexec {chroot} {inside} {command} "$@"\n')
-    path.chmod(0o755)
-    return path
+def _inside(root: Path, *command: str) -> str:
+    """What a command prints that runs in the root."""
+    return _output(*_command(root, *command), env=_environment())
+
+
+def _command(root: Path, *command: str) -> tuple[str, ...]:
+    return ("chroot", str(root), "env", f"--chdir={TREE}", *command)
+
+
+def _environment() -> dict[str, str]:
+    """This process's environment, for another system."""
+    own = {"HOME": "/root", "LANG": "C.UTF-8", "PATH": "/usr/sbin:/usr/bin:/sbin:/bin"}
+    return {k: v for k, v in os.environ.items() if not k.startswith("PYTHON")} | own
 
 
 def _read_results(results: Path) -> Counts:
@@ -217,7 +211,7 @@ def _read_results(results: Path) -> Counts:
 
 def _table(columns: list[Column]) -> str:
     modules = sorted({module for column in columns for module in column.counts})
-    rows = [["", *(f"OTP {column.version} ({column.suite})" for column in columns)]]
+    rows = [["", *(f"{column.version} ({column.suite})" for column in columns)]]
     rows += [[m, *(_cell(column.counts.get(m)) for column in columns)] for m in modules]
     total = [_cell(sum(column.counts.values(), Counter()) or None) for column in columns]
     rows.append(["all", *total])
@@ -235,8 +229,9 @@ def _cell(counts: Counter[str] | None) -> str:
     return ", ".join(words)
 
 
-def _output(*command: str | Path) -> str:
-    return subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True).stdout.strip()
+def _output(*command: str | Path, env: dict[str, str] | None = None) -> str:
+    done = subprocess.run(command, env=env, check=True, stdout=subprocess.PIPE, text=True)
+    return done.stdout.strip()
 
 
 if __name__ == "__main__":
