@@ -155,6 +155,7 @@ class Mirror(GenServer):
         """What Mnesia gave the table of the last source when it was created."""
         self._local = Table(table.name, type=table.type)
         """What was written here alone since the last source, if it is to be brought."""
+        self._loop: asyncio.AbstractEventLoop | None = None
         self._settled = asyncio.Event()
         """Not set while the source is being changed."""
         self._subscriber: _Subscriber | None = None
@@ -290,6 +291,14 @@ class Mirror(GenServer):
         return results
 
     # For the node
+
+    def attach(self, node: Any, pid: Pid) -> None:
+        """Make it a process of `node`, maybe in another event loop than before."""
+        super().attach(node, pid)
+        loop = asyncio.get_running_loop()
+        if self._loop not in (None, loop):  # events belong to the loop in which they were awaited
+            self.attached, self._settled = asyncio.Event(), asyncio.Event()
+        self._loop = loop
 
     def deliver(self, message: Term, sender: Pid | None = None) -> None:
         """Take a message; from the end of the source on, writes wait for another."""
