@@ -20,16 +20,20 @@ unexport PYTHONDONTWRITEBYTECODE
 PYTEST_ARGS ?=
 # Two for each of up to 8 cores: tests wait more than they compute.
 WORKERS ?= $(shell cores=$$(nproc); [ $$cores -lt 8 ] || cores=8; expr 2 '*' $$cores)
+PARTS := pytest -n $(WORKERS) -m "not slow" tests/net tests/otp tests/cluster
 # Hundreds of BEAMs are started: with one scheduler each they take a fifth less of the processors.
 SMALL_BEAMS := ERL_AFLAGS="+S 1 +SDcpu 1 +SDio 1 +sbwt none +sbwtdcpu none +sbwtdio none"
 FUZZ_TARGETS ?= decoder framing handshake epmd
 # For each target; 0 is for ever.
 FUZZ_SECONDS ?= 60
 SUITES ?= bookworm trixie sid
+# Those that no Debian release has.
+PYTHONS ?= python3.12
 SOAK_MINUTES ?= 30
 MUTATION_MINUTES ?= 30
 
-.PHONY: demo quick test full nightly lint fuzz bench soak mutation interop-matrix beam clean
+.PHONY: demo quick test full modes pythons nightly lint fuzz bench soak mutation interop-matrix \
+	beam clean
 
 demo: .venv/installed
 	@echo "A cluster of Python nodes"
@@ -53,10 +57,26 @@ full: beam .venv/installed
 	$(BIN)/coverage run -m pytest -n $(WORKERS) --model-seconds 300 $(PYTEST_ARGS)
 	$(BIN)/coverage combine --quiet
 	$(BIN)/coverage report $(if $(PYTEST_ARGS),--fail-under=0)
+	$(MAKE) modes
+
+# What has most to do with asyncio, in Python's development mode, and without its assertions.
+modes: beam .venv/installed
+	PYTHONDEVMODE=1 $(BIN)/$(PARTS)
+	PYTHONOPTIMIZE=1 $(BIN)/$(PARTS) -W "ignore:assertions not in test:pytest.PytestConfigWarning"
+
+# On other Pythons than that of .venv, and there with eager tasks, too, which Python 3.12 brought.
+pythons: beam
+	@set -e; for python in $(PYTHONS); do \
+		venv=.cache/pythons/$$(basename $$python); \
+		$$python -m venv $$venv; \
+		$$venv/bin/pip install --quiet --disable-pip-version-check --editable '.[dev]'; \
+		$$venv/bin/pytest -n $(WORKERS) -m "not slow" $(PYTEST_ARGS); \
+		$$venv/bin/$(PARTS) --eager-tasks; \
+	done
 
 # What takes hours, or wants other systems: the matrix needs root and debootstrap.
 nightly:
-	$(MAKE) --keep-going full mutation soak fuzz interop-matrix FUZZ_SECONDS=600
+	$(MAKE) --keep-going full mutation soak fuzz pythons interop-matrix FUZZ_SECONDS=600
 
 lint: .venv/installed
 	$(BIN)/ruff check

@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import os
 import re
+import resource
 import socket
-from collections.abc import Awaitable
+from collections.abc import Awaitable, Iterator
+from contextlib import contextmanager
 from typing import TypeVar
 
 import pytest
@@ -57,6 +60,19 @@ async def until_logged(caplog: pytest.LogCaptureFixture, pattern: str) -> None:
         await soon(found.wait())
     finally:
         logging.getLogger().removeHandler(handler)
+
+
+@contextmanager
+def no_file_descriptors() -> Iterator[None]:
+    """In here nothing can be opened."""
+    free = os.dup(0)
+    os.close(free)
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (free, hard))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
 
 
 async def until_unregistered(alive_name: str, host: str = "127.0.0.1") -> None:

@@ -5,8 +5,6 @@ from __future__ import annotations
 import asyncio
 import json
 import logging
-import os
-import resource
 import socket
 import struct
 from collections.abc import AsyncIterator, Iterator
@@ -26,7 +24,7 @@ from pybeethoven.errors import JoinError, MirrorError
 from pybeethoven.net.acceptor import ACCEPT_PAUSE
 from pybeethoven.net.listening import open_listener
 from pybeethoven.testing import Epmd, free_port
-from tests.helpers import soon, until_logged
+from tests.helpers import no_file_descriptors, soon, until_logged
 from tests.timing import UNIT
 
 HOST = "127.0.0.1"
@@ -130,19 +128,6 @@ async def ask(port: int, *pieces: bytes, eof: bool = False) -> Any:
         return await answer(reader)
     finally:
         writer.close()
-
-
-@contextmanager
-def no_file_descriptors() -> Iterator[None]:
-    """In here nothing can be opened."""
-    free = os.dup(0)
-    os.close(free)
-    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    resource.setrlimit(resource.RLIMIT_NOFILE, (free, hard))
-    try:
-        yield
-    finally:
-        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
 
 
 async def guests_gone(beacon: BeaconServer) -> None:

@@ -13,7 +13,7 @@ from typing import Any
 
 import pytest
 
-from pybeethoven import Atom, ConfigError, GenServer, Node, Term
+from pybeethoven import Atom, ConfigError, GenServer, Limits, Node, Term
 from pybeethoven.distribution.handshake import (
     Completed,
     Handshake,
@@ -22,6 +22,7 @@ from pybeethoven.distribution.handshake import (
 )
 from pybeethoven.errors import BeethovenError, NameTaken, NoConnection
 from pybeethoven.net import epmd as epmd_client
+from pybeethoven.net.connection import Connection
 from pybeethoven.net.epmd import Registration, look_up, register
 from pybeethoven.net.names import split_name
 from pybeethoven.net.network import CLOSING_TIME
@@ -637,3 +638,26 @@ async def test_connections_survive_the_end_of_epmd(
         assert await soon(a.ping(B))
         with pytest.raises(NoConnection, match="EPMD cannot be reached"):
             await soon(a.connect(f"c@{HOST}"))
+
+
+async def test_stop_ends_though_a_transport_could_not_be_made(
+    epmd: Epmd, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A connection that no protocol has taken over holds up no stop."""
+
+    def fail(connection: Connection, transport: asyncio.BaseTransport) -> None:
+        transport.close()
+        raise RuntimeError("no connection is made")
+
+    monkeypatch.setattr(Connection, "connection_made", fail)
+    monkeypatch.setattr(Connection, "connection_lost", lambda connection, error: None)
+    failures: list[Any] = []
+    asyncio.get_running_loop().set_exception_handler(lambda _, context: failures.append(context))
+    a, b = (Node(name, "cookie", limits=Limits(handshake_time=0.2 * UNIT)) for name in (A, B))
+    await a.start_node()
+    await b.start_node()
+    with pytest.raises(NoConnection):
+        await soon(a.connect(B))
+    await soon(a.stop())
+    await soon(b.stop())
+    assert failures
