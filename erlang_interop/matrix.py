@@ -25,8 +25,8 @@ from typing import Final, TypeAlias
 SUITES: Final = ("bookworm", "trixie", "sid")
 BEAM_PACKAGES: Final = Path(__file__).with_name("packages.txt").read_text().split()
 PACKAGES: Final = (*BEAM_PACKAGES, "git", "iproute2", "make", "procps", "python3-venv")
-NETWORK_FILES: Final = ("/etc/resolv.conf", "/etc/ssl/certs/ca-certificates.crt")
-"""What pip needs of this machine to reach its index."""
+NETWORK_FILES: Final = ("/etc/hosts", "/etc/resolv.conf", "/etc/ssl/certs/ca-certificates.crt")
+"""What the tests need of this machine to resolve `localhost`, and pip to reach its index."""
 
 TREE: Final = Path(__file__).resolve().parent.parent
 _INSIDE: Final = "MATRIX_NAMESPACE"

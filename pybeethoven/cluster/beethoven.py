@@ -214,13 +214,16 @@ class Beethoven:
         """End all processes in order, as `Node.stop` does, and disconnect; the peers see this node
         offline at once.
 
-        It may `join` again. A `join` under way is given up. When cancelled, leaving goes on.
+        It may `join` again. A `join` under way is given up. When cancelled, leaving goes on. In a
+        forked child it does nothing.
         """
+        if self.node.network.in_child:
+            return
         if self._joining is not None and not self._joining.done():
             self._joining.cancel()
             await asyncio.wait({self._joining})
         await self.node.stop()
-        if self._watcher is not None:
+        if self._watcher is not None and not self._watcher.done():
             await asyncio.wait({self._watcher})
 
     async def start(self, server: GenServer, name: str | None = None) -> Pid:

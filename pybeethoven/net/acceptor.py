@@ -14,7 +14,7 @@ import socket
 from collections.abc import Callable
 from typing import Final
 
-from pybeethoven.net.sockets import give, release_in_child
+from pybeethoven.net.sockets import give, parent_only
 
 logger = logging.getLogger(__name__)
 
@@ -60,13 +60,12 @@ class Acceptor:
 
     def _accept(self) -> None:
         try:
-            sock, _ = self._listener.accept()
+            sock = parent_only(lambda: self._listener.accept()[0])
         except (BlockingIOError, InterruptedError, ConnectionError):
             return
         except OSError as error:
             self._wait(error)
             return
-        release_in_child(sock)
         sock.setblocking(False)
         self._accepted(sock)
 
@@ -95,7 +94,11 @@ class ProtocolServer(Acceptor):
         self._connecting: set[asyncio.Task[asyncio.WriteTransport]] = set()
 
     def _connect(self, sock: socket.socket) -> None:
-        protocol = self._factory()
+        try:
+            protocol = self._factory()
+        except BaseException:
+            sock.close()
+            raise
         giving = give(sock, lambda: protocol)
         task = asyncio.create_task(giving, name=f"accept for {self._name}")
         self._connecting.add(task)

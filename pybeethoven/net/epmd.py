@@ -190,7 +190,14 @@ async def start_daemon() -> None:
         )
     except OSError as error:
         raise EpmdUnreachable(f"{executable} cannot be started: {error}") from error
-    await process.wait()
+    try:
+        async with asyncio.timeout(ANSWER_TIME):
+            await process.wait()
+    except TimeoutError as error:
+        raise EpmdUnreachable(f"{executable} -daemon did not end in time") from error
+    finally:
+        with suppress(ProcessLookupError):
+            process.kill()
 
 
 async def _read_answer(reader: asyncio.StreamReader, parse: Callable[[bytes], _T | None]) -> _T:

@@ -10,7 +10,7 @@ from collections.abc import Iterable
 from contextlib import suppress
 
 from pybeethoven.errors import ConfigError
-from pybeethoven.net.sockets import release_in_child
+from pybeethoven.net.sockets import parent_only
 
 BACKLOG = 128
 """So many connections may wait to be accepted, as at an OTP node."""
@@ -104,10 +104,11 @@ def open_listener(address: str, ports: Iterable[int]) -> socket.socket:
 def _listen(address: str, port: int) -> socket.socket:
     family = socket.AF_INET6 if ":" in address else socket.AF_INET
     both = address == ANY6 and socket.has_dualstack_ipv6()
-    listener = socket.create_server(
-        (address, port), family=family, backlog=BACKLOG, dualstack_ipv6=both
+    listener = parent_only(
+        lambda: socket.create_server(
+            (address, port), family=family, backlog=BACKLOG, dualstack_ipv6=both
+        )
     )
-    release_in_child(listener)
     # Accepted sockets have it from here: asyncio sets it on dialled ones only. Without it a message
     # waits for up to 40 ms when the peer has just been sent another.
     listener.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)

@@ -170,6 +170,8 @@ class Network:
         # In the order in which they came.
         self._handshakes: dict[Connection, None] = {}
         self._announcer = Announcer()
+        self._in_use = False
+        """Whether it was started and has not stopped; unlike `running`, also while it does so."""
         self.in_child = False
         """Whether this process was forked from one in which the node ran."""
         _networks.add(self)
@@ -214,6 +216,7 @@ class Network:
 
         On an error, or when cancelled, nothing is left open.
         """
+        self._in_use = True
         self._naming = asyncio.Lock()
         if self._door is None:
             self._running = True
@@ -233,6 +236,7 @@ class Network:
         try:
             await self._stop()
         finally:
+            self._in_use = False
             self._announcer.end()
 
     async def _stop(self) -> None:
@@ -257,8 +261,8 @@ class Network:
         self._all.clear()
 
     def leave_to_parent(self) -> None:
-        """Know that this process is a forked child: a node that runs does so in its parent only."""
-        self.in_child = self.in_child or self._running
+        """Note that this process is a forked child: a node that runs does so in the parent only."""
+        self.in_child = self.in_child or self._in_use
         self._running = False
         self._up.clear()
 

@@ -72,6 +72,7 @@ class Registrar:
             await self._registration.close()
         if self._server is not None:
             await self._server.stop()
+        self._keeper = self._registration = self._server = None
 
     async def _register(self, *, may_run_epmd: bool) -> epmd.Registration:
         return await epmd.register(

@@ -3,7 +3,7 @@
 A child that is made with `os.fork` (multiprocessing and `ProcessPoolExecutor` do that on Linux up
 to Python 3.13) has a copy of each descriptor of its parent. As long as the child has a copy, no
 peer sees that the parent has closed a connection or has been killed. So each socket of a node is
-given to `release_in_child` as soon as it is made.
+made by `parent_only`.
 """
 
 from __future__ import annotations
@@ -12,8 +12,10 @@ import asyncio
 import errno
 import os
 import socket
+import threading
 from collections.abc import Callable, Sequence
 from contextlib import suppress
+from functools import partial
 from ipaddress import ip_address
 from typing import Any, Final, cast
 
@@ -27,14 +29,21 @@ _sockets: Final[dict[int, os.stat_result]] = {}
 closed, and the number was used again."""
 
 
-def release_in_child(sock: socket.socket) -> None:
-    """Let each child that is forked from now on close its copy of `sock`."""
-    descriptor = sock.fileno()
-    _sockets[descriptor] = os.fstat(descriptor)
+_making: Final = threading.RLock()
+"""Held while a socket is made, so that no other thread forks before the socket is in `_sockets`."""
+
+
+def parent_only(make: Callable[[], socket.socket]) -> socket.socket:
+    """Return the socket that `make` makes. Each child that is forked closes its copy."""
+    with _making:
+        sock = make()
+        _sockets[sock.fileno()] = os.fstat(sock.fileno())
+    return sock
 
 
 def _release() -> None:
     """Close the copies of all sockets (called in the child)."""
+    _making.release()
     for descriptor, stat in _sockets.items():
         with suppress(OSError):
             if os.path.samestat(os.fstat(descriptor), stat):
@@ -52,7 +61,9 @@ def _occupy(descriptor: int) -> None:
         os.close(other)
 
 
-os.register_at_fork(after_in_child=_release)
+os.register_at_fork(
+    before=_making.acquire, after_in_parent=_making.release, after_in_child=_release
+)
 
 
 async def dial(host: str, port: int, factory: Callable[[], asyncio.BaseProtocol]) -> None:
@@ -84,7 +95,12 @@ async def give(
     # Not create_connection: where a protocol closes its connection at once, uvloop 0.23 leaves
     # `sock` with the number of a closed descriptor, which it closes later, whatever that is then.
     loop = asyncio.get_running_loop()
-    transport, _ = await loop.connect_accepted_socket(factory, sock)
+    try:
+        protocol = factory()
+    except BaseException:
+        sock.close()
+        raise
+    transport, _ = await loop.connect_accepted_socket(lambda: protocol, sock)
     return cast(asyncio.WriteTransport, transport)
 
 
@@ -92,9 +108,14 @@ async def _connect(host: str, port: int) -> socket.socket:
     loop = asyncio.get_running_loop()
     errors: list[OSError] = []
     for family, kind, protocol, _, address in await _resolve(host, port):
-        sock = socket.socket(family, kind, protocol)
         try:
-            release_in_child(sock)
+            sock = parent_only(partial(socket.socket, family, kind, protocol))
+        except OSError as error:  # the kernel may have no IPv6
+            if error.errno in NO_DESCRIPTORS:
+                raise
+            errors.append(error)
+            continue
+        try:
             sock.setblocking(False)
             await loop.sock_connect(sock, address)
         except OSError as error:

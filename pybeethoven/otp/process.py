@@ -124,7 +124,9 @@ class Process:
     async def wait_end(self, timeout: float | None = None) -> bool:
         """Wait until nothing of it runs any more, its last words (`terminate`) said; whether that
         was so within `timeout` seconds (None: for ever)."""
-        if self._task is not None:
+        if self._task is not None and self._task.done():
+            await asyncio.sleep(0)  # not wait: the loop in which it ended may be closed
+        elif self._task is not None:
             await asyncio.wait({self._task}, timeout=timeout)
         return self._task is None or self._task.done()
 

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 import uvloop
 
-from pybeethoven import Atom, Beethoven, GenServer, Node, Term
+from pybeethoven import Atom, Beethoven, GenServer, NameTaken, Node, Term
 from pybeethoven.mnesia import SUBSCRIBER, Mirror, Table, TableServer, Write
 from pybeethoven.otp.gen_server import From
 from pybeethoven.testing import free_port
@@ -34,6 +34,10 @@ def use_nodes() -> Use:
     named, unnamed, echo = Node(A, "c", epmd="embedded"), Node(None, "c"), Echo()
 
     async def use() -> None:
+        assert await echo.wait_end()
+        async with Node(A, "c", epmd="embedded"):
+            with pytest.raises(NameTaken):
+                await named.start_node()
         async with named, unnamed, Node(B, "c") as b:
             for answer in await asyncio.gather(
                 *map(unnamed.connect, (A, B)), return_exceptions=True
@@ -51,6 +55,10 @@ def use_members() -> Use:
     members = [Beethoven(n, cookie="c", epmd="embedded", listener_port=port) for n in (A, B)]
 
     async def use() -> None:
+        async with Node(A, "c", epmd="embedded"):
+            with pytest.raises(NameTaken):
+                await members[0].join()
+            await members[0].leave()
         async with AsyncExitStack() as stack:
             for member in members:
                 await stack.enter_async_context(member)

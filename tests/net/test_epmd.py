@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import os
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -13,7 +14,7 @@ from pybeethoven.errors import ConfigError, EpmdError, EpmdUnreachable, NameTake
 from pybeethoven.net import epmd as client
 from pybeethoven.net.epmd import epmd_port, local_epmd_host, look_up, register
 from pybeethoven.testing import Epmd, find_epmd, free_port
-from tests.helpers import soon, until_unregistered
+from tests.helpers import LIMIT, soon, until_unregistered
 from tests.timing import UNIT
 
 HOST = "127.0.0.1"
@@ -284,3 +285,24 @@ async def test_cancelled_look_up_closes_its_connection(monkeypatch: pytest.Monke
         with pytest.raises(asyncio.CancelledError):
             await looking
         await soon(left.wait())
+
+
+async def test_epmd_that_becomes_no_daemon_is_killed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A command `epmd -daemon` that does not end is given up."""
+    command, pid = tmp_path / "epmd", tmp_path / "pid"
+    command.write_text(f"#!/bin/sh\necho $$ >{pid}\nexec sleep 60\n")
+    command.chmod(0o755)
+    monkeypatch.setenv("PATH", f"{tmp_path}:{os.environ['PATH']}")
+    monkeypatch.setattr(client, "ANSWER_TIME", 0.5 * UNIT)
+    with pytest.raises(EpmdUnreachable, match="-daemon did not end in time"):
+        await soon(client.start_daemon())
+    async with asyncio.timeout(LIMIT):
+        while is_running(pid.read_text().strip()):
+            await asyncio.sleep(0.01)
+
+
+def is_running(pid: str) -> bool:
+    """Whether there is a process with an id."""
+    return Path("/proc", pid).exists()

@@ -6,6 +6,7 @@ import asyncio
 import os
 import signal
 import socket
+import threading
 from collections.abc import Callable, Coroutine
 from multiprocessing import get_context
 from typing import Any
@@ -13,7 +14,7 @@ from typing import Any
 import pytest
 
 from pybeethoven import Beethoven, Node
-from pybeethoven.net.sockets import release_in_child
+from pybeethoven.net.sockets import parent_only
 from pybeethoven.testing import free_port
 from tests.helpers import Recorder, atoms, soon, until_unregistered
 from tests.net.conftest import StartNode
@@ -176,10 +177,50 @@ async def test_child_can_start_a_node_that_its_parent_has_not_started(
         assert await soon(b.ping(A))
 
 
+async def test_node_that_starts_is_that_of_the_parent(start_node: StartNode) -> None:
+    """A child that is forked meanwhile can't start or stop it, either."""
+    await start_node(A)
+    b = Node(B, "cookie")
+    starting = asyncio.create_task(b.start_node())
+    while not b.network._in_use:
+        await asyncio.sleep(0)
+    assert not b.running
+    assert "runs in the process that" in in_child(lambda: asyncio.run(b.start_node()))
+    assert in_child(lambda: asyncio.run(b.stop())) == "None"
+    await soon(starting)
+    await b.stop()
+
+
+@pytest.mark.usefixtures("port")
+async def test_child_does_not_leave_the_cluster() -> None:
+    """To leave does nothing there, so that a child may end as its parent would."""
+    a = Beethoven(A, cookie="cookie", epmd="embedded", listener_port=free_port("0.0.0.0"))
+    async with a:
+        assert in_child(lambda: asyncio.run(a.leave())) == "None"
+        assert a.ready()
+
+
+def test_no_thread_forks_while_a_socket_is_made() -> None:
+    """A child that another thread forks has no socket that is not known yet."""
+    before = in_child(tcp_sockets)
+    found: list[str] = []
+    thread = threading.Thread(target=lambda: found.append(in_child(tcp_sockets)))
+
+    def make() -> socket.socket:
+        sock = socket.socket()
+        thread.start()
+        thread.join(0.1)
+        assert not found
+        return sock
+
+    with parent_only(make):
+        thread.join()
+    assert found == [before]
+
+
 def test_descriptor_that_is_used_again_is_kept() -> None:
     """What has the number of a socket that was closed is the child's to use."""
-    with socket.socket() as sock:
-        release_in_child(sock)
+    with parent_only(socket.socket) as sock:
         number = sock.fileno()
     read, write = os.pipe()
     try:
@@ -193,8 +234,7 @@ def test_descriptor_that_is_used_again_is_kept() -> None:
 
 def test_number_of_a_socket_is_not_free_in_the_child() -> None:
     """The socket object, when it is closed there, closes nothing else."""
-    with socket.socket() as sock:
-        release_in_child(sock)
+    with parent_only(socket.socket) as sock:
 
         def look() -> int:
             _, write = os.pipe()
