@@ -81,11 +81,14 @@ async def apply(node: Node, peer: str, module: Term, function: Term, args: Term)
         node.ties.demonitor(request)
 
 
-def process_spawn_reply(node: Node, request: Reference, caller: Pid, result: Term) -> None:
+def process_spawn_reply(
+    node: Node, peer: str, request: Reference, caller: Pid, result: Term
+) -> None:
     """SPAWN_REPLY came: go on waiting for the process, or give up if there is none."""
     if isinstance(result, Pid):
         node.ties.spawned(request, caller, result)
-    elif (monitor := node.ties.take_monitor(request)) is not None:
+    elif (monitor := node.ties.monitor_on(peer, request)) is not None:
+        node.ties.take_monitor(request)
         monitor.on_down((request, result))
 
 

@@ -104,10 +104,16 @@ class Ties:
     def spawned(self, reference: Reference, watcher: Pid, pid: Pid) -> None:
         """`pid` is the process that another node has spawned, for a monitor that was kept with
         `add_monitor` and may have been taken back since."""
-        if (monitor := self._monitors.get(reference)) is not None:
+        if (monitor := self.monitor_on(pid.node, reference)) is not None:
             monitor.target = pid
         else:
             self._node.network.send(pid.node, *control.demonitor_p(watcher, pid, reference))
+
+    def monitor_on(self, peer: str, reference: Reference) -> Monitor | None:
+        """The monitor with that reference, if its target is on `peer`: what any other node says of
+        it does not count."""
+        monitor = self._monitors.get(reference)
+        return monitor if monitor is not None and monitor.peer == peer else None
 
     def take_monitor(self, reference: Reference) -> Monitor | None:
         """Forget a monitor on this side and give it, if it is there."""
