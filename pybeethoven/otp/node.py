@@ -166,7 +166,6 @@ class Node:
         self.loss: str | None = None
         """While what a lost connection tied is torn: why it was lost."""
         self._last_pid = 0
-        self._last_reference = secrets.randbits(48)
 
     @property
     def running(self) -> bool:
@@ -824,9 +823,8 @@ class Node:
         self.network.send(peer, *control.reg_send(asker, net_kernel.NAME, question))
 
     def make_reference(self) -> Reference:
-        """A reference that no other is equal to."""
-        self._last_reference = (self._last_reference + 1) & 0xFFFFFFFFFFFFFFFF
-        number = self._last_reference
+        """A reference that no other is equal to, and that no peer can guess."""
+        number = secrets.randbits(82)
         words = (number & 0x3FFFF, number >> 18 & 0xFFFFFFFF, number >> 50)
         return Reference(self.name, self.network.creation, words)
 

@@ -176,3 +176,12 @@ async def test_a_monitor_is_taken_back_by_the_node_that_has_it(
     await peers.forge_once(signal(peers.b.caller().pid, named, reference))
     peers.py.exit(service, KILL)
     assert await process.next_down(reference) == KILLED
+
+
+async def test_a_reference_cannot_be_guessed(peers: Peers) -> None:
+    """Most of its bits differ from one to the next, so those seen tell nothing of those to come."""
+    numbers = set()
+    for _ in range(100):
+        low, middle, high = peers.py.make_reference().ids
+        numbers |= {("low", low), ("middle", middle), ("high", high)}
+    assert len(numbers) > 290
