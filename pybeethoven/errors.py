@@ -213,7 +213,7 @@ def _frame_text(frame: Any) -> str:
     match frame:
         case (str() as module, str() as function, list() | int() as arity, list() as location):
             count = len(arity) if isinstance(arity, list) else arity
-            return f"{module}:{function}/{count}{_location_text(location)}"
+            return f"{module}:{function}/{brief(count)}{_location_text(location)}"
     return brief(frame)
 
 
@@ -221,7 +221,7 @@ def _location_text(location: list[Any]) -> str:
     match location:
         case [("file", list() as file), ("line", int() as line), *_]:
             try:
-                return f" ({''.join(map(chr, file))}:{line})"
+                return f" ({''.join(map(chr, file[:200]))}:{line})"
             except (TypeError, ValueError, OverflowError):
                 return ""  # not a string of Erlang's, a list of characters
     return ""

@@ -314,7 +314,7 @@ class Node:
         Raises `ConfigError` if the name is taken or `undefined`, `NoProcess` if it has ended.
         """
         if name in self._names or name == "undefined":
-            raise ConfigError(f"the name {name!r} is taken on {self.name}; choose another")
+            raise ConfigError(f"the name {brief(name)} is taken on {self.name}; choose another")
         if process.pid not in self._processes:
             raise NoProcess(NOPROC, type(process).__name__)
         self._names[Atom(name)] = process
@@ -322,7 +322,7 @@ class Node:
     def unregister(self, name: str) -> None:
         """Forget a name. Raises `NoProcess` when nothing is registered under it."""
         if self._names.pop(Atom(name), None) is None:
-            raise NoProcess(NOPROC, repr(name))
+            raise NoProcess(NOPROC, brief(name))
 
     def whereis(self, name: str) -> Pid | None:
         """The pid registered as `name`, if there is one."""
@@ -621,14 +621,14 @@ class Node:
             case (str() as name, str() as node) if "@" in node:
                 return Atom(name) if node == self.name else (Atom(name), Atom(node))
         raise ConfigError(
-            f"cannot send to {to!r}: it must be a process, pid, name or (name, node), like "
+            f"cannot send to {brief(to)}: it must be a process, pid, name or (name, node), like "
             "('echo', 'a@127.0.0.1')"
         )
 
     def _sendable(self, to: Target) -> Pid | Reference | Atom | tuple[Atom, Atom]:
         address = self._address(to)
         if isinstance(address, str) and address not in self._names:
-            raise NoProcess(NOPROC, repr(to))
+            raise NoProcess(NOPROC, brief(to))
         return address
 
     def _node_of(self, address: Pid | Reference | Atom | tuple[Atom, Atom]) -> Atom:
@@ -697,7 +697,7 @@ class Node:
         """
         match self._address(target):
             case Reference():
-                raise ConfigError(f"{target!r} is an alias; only a process can be monitored")
+                raise ConfigError(f"{brief(target)} is an alias; only a process can be monitored")
             case Atom() as name:
                 return name, self.name
             case address:
@@ -846,4 +846,4 @@ def _encodable(reason: Term) -> Term:
 
 
 def _text(target: Target) -> str:
-    return type(target).__name__ if isinstance(target, Process) else repr(target)
+    return type(target).__name__ if isinstance(target, Process) else brief(target)

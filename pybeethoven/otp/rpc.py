@@ -22,6 +22,7 @@ from pybeethoven.errors import (
     NoConnection,
     RpcError,
     RpcRefused,
+    brief,
 )
 from pybeethoven.etf import Atom, Pid, Reference, Term
 from pybeethoven.net.names import split_name
@@ -41,7 +42,9 @@ async def call(
     names = check_name(module), check_name(function)
     name = f"{module}:{function}"
     if isinstance(args, str | bytes):
-        raise ConfigError(f"the arguments of {name} are {args!r}; give them as a list: [{args!r}]")
+        raise ConfigError(
+            f"the arguments of {name} are {brief(args)}; give them as a list: [{brief(args)}]"
+        )
     arguments = list(args)
     try:
         async with asyncio.timeout(timeout):
