@@ -57,8 +57,10 @@ from pybeethoven.otp.process import (
     exit_reason_of,
     first_word,
     is_normal,
+    label,
 )
 from pybeethoven.otp.signals import Signals
+from pybeethoven.otp.system_server import SystemServer
 from pybeethoven.otp.ties import Monitor, Ties
 
 logger = logging.getLogger(__name__)
@@ -389,7 +391,7 @@ class Node:
         """Log what has ended a process by itself, unless its starter is told."""
         if isinstance(process, GenServer) and process.failed_to_start:
             return
-        who = process._task.get_name() if process._task else type(process).__name__
+        who = label(process)
         if not isinstance(error, ProcessExit | asyncio.CancelledError):
             logger.exception("%s of %s crashed", who, self.name)
         elif (
@@ -398,6 +400,10 @@ class Node:
             and not is_normal(reason)
         ):
             logger.error("%s of %s exited: %s", who, self.name, first_word(reason))
+
+    def is_system(self, process: Process) -> bool:
+        """Whether a process is one that the node can't do without, which no exit signal ends."""
+        return process is self._outside or isinstance(process, SystemServer)
 
     def end_process(self, process: Process, reason: Term) -> None:
         """Let `process` be dead from here on: unregister it, tell those linked to it or monitoring
