@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import tracemalloc
 from collections.abc import Callable
 from typing import Any
 
@@ -16,8 +17,10 @@ from pybeethoven import (
     ProcessExit,
     Term,
 )
-from pybeethoven.errors import SupervisorError
+from pybeethoven.errors import SupervisorError, brief
+from pybeethoven.etf import ImproperList, Map
 from pybeethoven.testing import Epmd
+from tests.etf.test_terms import CONTAINERS, VALUES
 from tests.helpers import soon
 from tests.security.odd_terms import ODD_TERMS
 
@@ -63,3 +66,52 @@ async def test_text_about_an_address_is_short(epmd: Epmd, odd: Any) -> None:
             with pytest.raises(BeethovenError) as raised:
                 await soon(node.call(address, 1))
             assert len(str(raised.value)) < MAX_TEXT
+
+
+class Counted:
+    """A value that counts how often it was shown."""
+
+    shown = 0
+
+    def __repr__(self) -> str:
+        Counted.shown += 1
+        return "x"
+
+
+@pytest.mark.parametrize(
+    "wrap",
+    [
+        lambda values: values,
+        lambda values: tuple(values),
+        lambda values: [(each, []) for each in values],
+        lambda values: ImproperList(values, 1),
+        lambda values: Map([(each, each) for each in values]),
+        lambda values: {number: (each, each) for number, each in enumerate(values)},
+    ],
+    ids=["list", "tuple", "nested", "improper list", "Map", "dict"],
+)
+def test_cost_of_a_text_is_bounded(monkeypatch: pytest.MonkeyPatch, wrap: Any) -> None:
+    """No more of a term is written out than is shown, and what is shown is its beginning."""
+    monkeypatch.setattr(Counted, "shown", 0)
+    term = wrap([Counted() for _ in range(10_000)])
+    text = brief(term)
+    assert Counted.shown <= len(text) == 200
+    assert repr(term).startswith(text)
+
+
+def test_memory_of_a_text_is_bounded() -> None:
+    """A binary of 10 MB takes no other."""
+    binary = bytes(10_000_000)
+    tracemalloc.start()
+    try:
+        assert brief((1, binary)).startswith("(1, b'\\x00")
+        assert tracemalloc.get_traced_memory()[1] < 100_000
+    finally:
+        tracemalloc.stop()
+
+
+@pytest.mark.parametrize("term", [*VALUES, *CONTAINERS], ids=repr)
+def test_a_short_term_is_shown_whole(term: Any) -> None:
+    """Whatever its type."""
+    assert brief(term) == repr(term)
+    assert brief([term]) == repr([term])
