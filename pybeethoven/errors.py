@@ -36,19 +36,44 @@ outside.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from dataclasses import fields, is_dataclass
 from typing import Any, ClassVar, Final
 
 _SHOWN_FRAMES: Final = 3
 """So many frames of an Erlang stack trace are in the text of an error."""
 
 
+_SHOWN_SIZE: Final = 200
+"""Maximum number of characters that an error message shows of a term."""
+_TERMS: Final = "pybeethoven.etf.terms"
+"""The module with the dataclasses among the terms; it is in a layer above this one."""
+
+
 def brief(term: Any) -> str:
-    """A term for an error message: at most 200 characters of it."""
+    """A term for an error message: at most 200 characters of it, at a cost that is bounded."""
     try:
-        return repr(term)[:200]
+        return repr(_beginning(term, iter(range(_SHOWN_SIZE))))[:_SHOWN_SIZE]
     except (ValueError, RecursionError):  # Python shows no integer of over 4,300 digits
         return f"a {type(term).__name__} too large to show"
+
+
+def _beginning(term: Any, left: Iterator[int]) -> Any:
+    """A term without what is not shown of it: `left` has an item for each element still shown."""
+    kind = type(term)
+    if kind in (str, bytes):
+        return term[:_SHOWN_SIZE]
+    if kind in (list, tuple):
+        return kind(_beginning(each, left) for each, _ in zip(term, left, strict=False))
+    if kind is dict:
+        pairs = zip(term.items(), left, strict=False)
+        return {_beginning(key, left): _beginning(value, left) for (key, value), _ in pairs}
+    if kind.__module__ != _TERMS or not is_dataclass(kind):
+        return term
+    shown = object.__new__(kind)
+    for each in fields(kind):
+        object.__setattr__(shown, each.name, _beginning(getattr(term, each.name), left))
+    return shown
 
 
 class BeethovenError(Exception):
@@ -213,7 +238,7 @@ def _frame_text(frame: Any) -> str:
     match frame:
         case (str() as module, str() as function, list() | int() as arity, list() as location):
             count = len(arity) if isinstance(arity, list) else arity
-            return f"{module}:{function}/{count}{_location_text(location)}"
+            return f"{module}:{function}/{brief(count)}{_location_text(location)}"
     return brief(frame)
 
 
@@ -221,7 +246,7 @@ def _location_text(location: list[Any]) -> str:
     match location:
         case [("file", list() as file), ("line", int() as line), *_]:
             try:
-                return f" ({''.join(map(chr, file))}:{line})"
+                return f" ({''.join(map(chr, file[:200]))}:{line})"
             except (TypeError, ValueError, OverflowError):
                 return ""  # not a string of Erlang's, a list of characters
     return ""

@@ -279,7 +279,7 @@ class Locator:
                     raise SeekChatError("it closed the connection without a reply")
                 data += received
         if reply.type != seek_chat.REPLY:
-            raise SeekChatError(f"it sent {reply.type!r} in place of a reply")
+            raise SeekChatError(f"it sent {brief(reply.type)} in place of a reply")
         return reply
 
 

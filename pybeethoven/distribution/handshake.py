@@ -184,6 +184,12 @@ _MAX_MESSAGE_SIZE: Final = 0xFFFF
 _TLS_RECORDS: Final = (b"\x15\x03", b"\x16\x03")
 """How a TLS alert and a TLS handshake begin."""
 
+CheckChallenge: TypeAlias = Callable[[int], None]
+
+
+def _answer_all(challenge: int) -> None:
+    """Answer every challenge."""
+
 
 class Handshake:
     """One handshake. Made by `initiator` or `acceptor`; never used for a second connection."""
@@ -197,34 +203,49 @@ class Handshake:
         challenge: int,
         *,
         length_size: int = LENGTH_SIZE,
+        check_challenge: CheckChallenge = _answer_all,
     ) -> Handshake:
         """The side that dialled.
 
         `own`: with NAME_ME, its name is only a host, and the peer gives the name; see `own`.
         `peer_name`: the node dialled, which the peer has to be. `cookie`: the cluster's secret.
         `challenge`: 32 random bits. `length_size`: `LENGTH_SIZE`, or `TLS_LENGTH_SIZE` over TLS.
+        `check_challenge`: raises `HandshakeError` for a challenge that must not be answered.
         The name message is to be sent at once.
         """
-        handshake = cls(State.AWAIT_STATUS, own, cookie, challenge, length_size)
+        handshake = cls(State.AWAIT_STATUS, own, cookie, challenge, length_size, check_challenge)
         handshake._peer_name = peer_name
         handshake._send(messages.build_name(own))
         return handshake
 
     @classmethod
     def acceptor(
-        cls, own: Identity, cookie: str, challenge: int, *, length_size: int = LENGTH_SIZE
+        cls,
+        own: Identity,
+        cookie: str,
+        challenge: int,
+        *,
+        length_size: int = LENGTH_SIZE,
+        check_challenge: CheckChallenge = _answer_all,
     ) -> Handshake:
         """The side that was dialled; the parameters are those of `initiator`."""
-        return cls(State.AWAIT_NAME, own, cookie, challenge, length_size)
+        return cls(State.AWAIT_NAME, own, cookie, challenge, length_size, check_challenge)
 
     def __init__(
-        self, state: State, own: Identity, cookie: str, challenge: int, length_size: int
+        self,
+        state: State,
+        own: Identity,
+        cookie: str,
+        challenge: int,
+        length_size: int,
+        check_challenge: CheckChallenge,
     ) -> None:
         self._state = state
         self._own = own
         self._cookie = cookie
-        self._challenge = challenge
+        self.challenge = challenge
         self._length_size = length_size
+        self._check_challenge = check_challenge
         self._peer_name: str | None = None
         self._peer = Identity("", Flag(0), 0)
         self._received = bytearray()
@@ -367,7 +388,8 @@ class Handshake:
         if self._peer.name != self._peer_name:
             raise HandshakeError(f"{self._peer_text} was dialled, {self._peer.name!r} answered")
         self._check_flags()
-        self._send(messages.build_reply(self._challenge, self._digest_of(peer_challenge)))
+        self._check_challenge(peer_challenge)
+        self._send(messages.build_reply(self.challenge, self._digest_of(peer_challenge)))
         self._move("challenge")
         return []
 
@@ -398,6 +420,7 @@ class Handshake:
     def _process_reply(self, message: bytes) -> list[Event]:
         peer_challenge, peer_digest = messages.parse_reply(message)
         self._check_digest(peer_digest)
+        self._check_challenge(peer_challenge)
         self._send(messages.build_ack(self._digest_of(peer_challenge)))
         self._move("reply")
         return [self._completed()]
@@ -428,13 +451,13 @@ class Handshake:
 
     def _challenge_when_due(self) -> None:
         if self._state in (State.AWAIT_REPLY, State.AWAIT_COMPLEMENT):
-            self._send(messages.build_challenge(self._own, self._challenge))
+            self._send(messages.build_challenge(self._own, self.challenge))
 
     def _digest_of(self, challenge: int) -> bytes:
         return messages.digest(self._cookie, challenge)
 
     def _check_digest(self, peer_digest: bytes) -> None:
-        if not compare_digest(peer_digest, self._digest_of(self._challenge)):
+        if not compare_digest(peer_digest, self._digest_of(self.challenge)):
             raise HandshakeError(f"{self._peer_text} has another cookie than this node")
 
     def _completed(self) -> Completed:

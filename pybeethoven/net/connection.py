@@ -111,6 +111,11 @@ class Connection(BufferedProtocol):
         return self._handshake.peer_name
 
     @property
+    def challenge(self) -> int:
+        """The number that the peer has to answer in the handshake."""
+        return self._handshake.challenge
+
+    @property
     def peer_name(self) -> str:
         """The node at the other end, as far as it is known."""
         return self._name or self._handshake.peer_name or "an unnamed node"

@@ -169,6 +169,8 @@ class Network:
         self._dials: set[asyncio.Task[None]] = set()
         # In the order in which they came.
         self._handshakes: dict[Connection, None] = {}
+        # The connections whose handshake is under way, on either side, by the challenge given.
+        self._challenges: dict[int, Connection] = {}
         self._announcer = Announcer()
         self._in_use = False
         """Whether it was started and has not stopped; unlike `running`, also while it does so."""
@@ -471,7 +473,12 @@ class Network:
 
     def _dialled(self, peer: str, attempt: _Attempt, own: Identity) -> Connection:
         handshake = Handshake.initiator(
-            own, peer, self._cookie, secrets.randbits(32), length_size=self._length_size
+            own,
+            peer,
+            self._cookie,
+            secrets.randbits(32),
+            length_size=self._length_size,
+            check_challenge=self._check_challenge,
         )
         attempt.handshake = handshake
         attempt.dialled = self._new_connection(handshake)
@@ -502,6 +509,7 @@ class Network:
             ticktime=self._ticktime,
             limits=self._limits,
         )
+        self._challenges[connection.challenge] = connection
         self._all.add(connection)
         connection.closed.add_done_callback(lambda _: self._all.discard(connection))
         return connection
@@ -514,6 +522,7 @@ class Network:
                 self._cookie,
                 secrets.randbits(32),
                 length_size=self._length_size,
+                check_challenge=self._check_challenge,
             )
         )
         if not self._running:
@@ -524,6 +533,16 @@ class Network:
             oldest.close(HandshakeError("too many handshakes are under way"), flush=False)
         self._handshakes[connection] = None
         return connection
+
+    def _check_challenge(self, challenge: int) -> None:
+        """Refuse a challenge that this node has given in another handshake, which ends as well:
+        with the answer, a peer could pass for one that knows the cookie."""
+        if (other := self._challenges.get(challenge)) is not None:
+            error = HandshakeError(
+                f"the peer sent the challenge that this node had given to {other.peer_name}"
+            )
+            other.close(error, flush=False)
+            raise error
 
     # What the connections tell (ConnectionOwner)
 
@@ -547,6 +566,7 @@ class Network:
         """A handshake is complete: the connection takes the place of any other to that peer."""
         peer = connection.peer_name
         self._handshakes.pop(connection, None)
+        self._challenges.pop(connection.challenge, None)
         if (old := self._up.get(peer)) is not None:
             old.close(NoConnection(f"{peer} connected anew"), flush=False)
         self._up[peer] = connection
@@ -577,6 +597,7 @@ class Network:
         """A connection ended: a peer is down, or an attempt has failed or been superseded."""
         peer = connection.peer_name
         awaits_the_peers_dial = isinstance(reason, Refused) and reason.status is Status.NOK
+        self._challenges.pop(connection.challenge, None)
         if connection in self._handshakes:
             del self._handshakes[connection]
             if isinstance(reason, HandshakeError) and not awaits_the_peers_dial:

@@ -90,8 +90,9 @@ class GenServer(Process):
         longer registered or linked."""
 
     def format_state(self) -> Term:
-        """What `sys:get_state` shows: unless overridden, the public attributes as a map."""
-        return sys.public_attributes(self)
+        """What `sys:get_state` shows to any peer: unless overridden, the class's name alone, as
+        attributes may be secret."""
+        return sys.name_of(self)
 
     def continue_with(self, arg: Any) -> None:
         """Have `handle_continue(arg)` called when the current callback (`init` too) has returned,

@@ -5,12 +5,13 @@ from __future__ import annotations
 from typing import Final
 
 from pybeethoven.etf import Atom, Term
-from pybeethoven.otp.gen_server import From, GenServer
+from pybeethoven.otp.gen_server import From
+from pybeethoven.otp.system_server import SystemServer
 
 NAME: Final = Atom("net_kernel")
 
 
-class NetKernel(GenServer):
+class NetKernel(SystemServer):
     """Answers `{is_auth, Node}` with `yes`, and anything else with `{error, notsup}`."""
 
     async def handle_call(self, request: Term, from_: From) -> Term:

@@ -57,8 +57,10 @@ from pybeethoven.otp.process import (
     exit_reason_of,
     first_word,
     is_normal,
+    label,
 )
 from pybeethoven.otp.signals import Signals
+from pybeethoven.otp.system_server import SystemServer
 from pybeethoven.otp.ties import Monitor, Ties
 
 logger = logging.getLogger(__name__)
@@ -166,7 +168,6 @@ class Node:
         self.loss: str | None = None
         """While what a lost connection tied is torn: why it was lost."""
         self._last_pid = 0
-        self._last_reference = secrets.randbits(48)
 
     @property
     def running(self) -> bool:
@@ -315,7 +316,7 @@ class Node:
         Raises `ConfigError` if the name is taken or `undefined`, `NoProcess` if it has ended.
         """
         if name in self._names or name == "undefined":
-            raise ConfigError(f"the name {name!r} is taken on {self.name}; choose another")
+            raise ConfigError(f"the name {brief(name)} is taken on {self.name}; choose another")
         if process.pid not in self._processes:
             raise NoProcess(NOPROC, type(process).__name__)
         self._names[Atom(name)] = process
@@ -323,7 +324,7 @@ class Node:
     def unregister(self, name: str) -> None:
         """Forget a name. Raises `NoProcess` when nothing is registered under it."""
         if self._names.pop(Atom(name), None) is None:
-            raise NoProcess(NOPROC, repr(name))
+            raise NoProcess(NOPROC, brief(name))
 
     def whereis(self, name: str) -> Pid | None:
         """The pid registered as `name`, if there is one."""
@@ -390,7 +391,7 @@ class Node:
         """Log what has ended a process by itself, unless its starter is told."""
         if isinstance(process, GenServer) and process.failed_to_start:
             return
-        who = process._task.get_name() if process._task else type(process).__name__
+        who = label(process)
         if not isinstance(error, ProcessExit | asyncio.CancelledError):
             logger.exception("%s of %s crashed", who, self.name)
         elif (
@@ -399,6 +400,10 @@ class Node:
             and not is_normal(reason)
         ):
             logger.error("%s of %s exited: %s", who, self.name, first_word(reason))
+
+    def is_system(self, process: Process) -> bool:
+        """Whether a process is one that the node can't do without, which no exit signal ends."""
+        return process is self._outside or isinstance(process, SystemServer)
 
     def end_process(self, process: Process, reason: Term) -> None:
         """Let `process` be dead from here on: unregister it, tell those linked to it or monitoring
@@ -581,26 +586,33 @@ class Node:
         """The live process of this node with that pid or name."""
         return self._processes.get(to) if isinstance(to, Pid) else self._names.get(to)
 
-    def deliver(self, to: Term, message: Term, sender: Pid | None = None) -> None:
-        """Give a message to a process of this node, by pid or name, or to a waiting call."""
-        if type(message) is tuple and len(message) == 2 and self._answer(message[0], message[1]):
+    def deliver(
+        self, to: Term, message: Term, sender: Pid | None = None, peer: str | None = None
+    ) -> None:
+        """Give a message to a process of this node, by pid or name, or to a waiting call. `peer`:
+        the node that it came from, if that is not this one."""
+        if type(message) is tuple and len(message) == 2 and self._answer(*message, peer):
             return
         if (process := self.process(to)) is not None:
             process.deliver(message, sender)
 
-    def deliver_to_alias(self, alias: Reference, message: Term, sender: Pid | None = None) -> None:
+    def deliver_to_alias(
+        self, alias: Reference, message: Term, sender: Pid | None = None, peer: str | None = None
+    ) -> None:
         """Give a message to the process with that alias, or a reply to the call that waits for it;
         late ones are dropped."""
         if alias not in self._calls:
             self.aliases.deliver(alias, message, sender)
         elif type(message) is tuple and len(message) == 2:
-            self._answer(ImproperList([ALIAS], alias), message[1])
+            self._answer(ImproperList([ALIAS], alias), message[1], peer)
 
-    def _answer(self, tag: Term, reply: Term) -> bool:
+    def _answer(self, tag: Term, reply: Term, peer: str | None) -> bool:
         if type(tag) is not ImproperList or tag.elements != [ALIAS]:
             return False
         future = self._calls.get(tag.tail) if type(tag.tail) is Reference else None
-        if future is not None and not future.done():
+        if future is None or future.done():
+            return True
+        if peer is None or self.ties.monitor_on(peer, tag.tail) is not None:
             future.set_result(reply)
         return True
 
@@ -615,14 +627,14 @@ class Node:
             case (str() as name, str() as node) if "@" in node:
                 return Atom(name) if node == self.name else (Atom(name), Atom(node))
         raise ConfigError(
-            f"cannot send to {to!r}: it must be a process, pid, name or (name, node), like "
+            f"cannot send to {brief(to)}: it must be a process, pid, name or (name, node), like "
             "('echo', 'a@127.0.0.1')"
         )
 
     def _sendable(self, to: Target) -> Pid | Reference | Atom | tuple[Atom, Atom]:
         address = self._address(to)
         if isinstance(address, str) and address not in self._names:
-            raise NoProcess(NOPROC, repr(to))
+            raise NoProcess(NOPROC, brief(to))
         return address
 
     def _node_of(self, address: Pid | Reference | Atom | tuple[Atom, Atom]) -> Atom:
@@ -691,7 +703,7 @@ class Node:
         """
         match self._address(target):
             case Reference():
-                raise ConfigError(f"{target!r} is an alias; only a process can be monitored")
+                raise ConfigError(f"{brief(target)} is an alias; only a process can be monitored")
             case Atom() as name:
                 return name, self.name
             case address:
@@ -817,9 +829,8 @@ class Node:
         self.network.send(peer, *control.reg_send(asker, net_kernel.NAME, question))
 
     def make_reference(self) -> Reference:
-        """A reference that no other is equal to."""
-        self._last_reference = (self._last_reference + 1) & 0xFFFFFFFFFFFFFFFF
-        number = self._last_reference
+        """A reference that no other is equal to, and that no peer can guess."""
+        number = secrets.randbits(82)
         words = (number & 0x3FFFF, number >> 18 & 0xFFFFFFFF, number >> 50)
         return Reference(self.name, self.network.creation, words)
 
@@ -841,4 +852,4 @@ def _encodable(reason: Term) -> Term:
 
 
 def _text(target: Target) -> str:
-    return type(target).__name__ if isinstance(target, Process) else repr(target)
+    return type(target).__name__ if isinstance(target, Process) else brief(target)

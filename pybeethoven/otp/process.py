@@ -185,6 +185,11 @@ class Process:
         return self.node.aliases.remove(self, reference)
 
 
+def label(process: Process) -> str:
+    """What a log calls a process: its class, and its name or number."""
+    return process._task.get_name() if process._task else type(process).__name__
+
+
 def is_normal(reason: Term) -> bool:
     """Whether a process that ended with this reason did as it should."""
     match reason:

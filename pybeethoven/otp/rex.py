@@ -20,16 +20,17 @@ from pybeethoven.errors import (
 )
 from pybeethoven.etf import Atom, Pid, Term
 from pybeethoven.otp import rpc
-from pybeethoven.otp.gen_server import NO_REPLY, From, GenServer
+from pybeethoven.otp.gen_server import NO_REPLY, From
 from pybeethoven.otp.process import EXIT, NOCONNECTION, SYSTEM_LIMIT, Process
 from pybeethoven.otp.spawned import EXECUTE_CAST, Spawned
+from pybeethoven.otp.system_server import SystemServer
 
 NAME: Final = Atom("rex")
 BADRPC: Final = Atom("badrpc")
 FULL: Final = (BADRPC, (EXIT, SYSTEM_LIMIT))
 
 
-class Rex(GenServer):
+class Rex(SystemServer):
     """Runs exported functions for callers: block calls one after the other, others at once."""
 
     async def handle_call(self, request: Term, from_: From) -> Term:

@@ -22,6 +22,7 @@ from pybeethoven.errors import (
     NoConnection,
     RpcError,
     RpcRefused,
+    brief,
 )
 from pybeethoven.etf import Atom, Pid, Reference, Term
 from pybeethoven.net.names import split_name
@@ -41,7 +42,9 @@ async def call(
     names = check_name(module), check_name(function)
     name = f"{module}:{function}"
     if isinstance(args, str | bytes):
-        raise ConfigError(f"the arguments of {name} are {args!r}; give them as a list: [{args!r}]")
+        raise ConfigError(
+            f"the arguments of {name} are {brief(args)}; give them as a list: [{brief(args)}]"
+        )
     arguments = list(args)
     try:
         async with asyncio.timeout(timeout):
@@ -81,11 +84,14 @@ async def apply(node: Node, peer: str, module: Term, function: Term, args: Term)
         node.ties.demonitor(request)
 
 
-def process_spawn_reply(node: Node, request: Reference, caller: Pid, result: Term) -> None:
+def process_spawn_reply(
+    node: Node, peer: str, request: Reference, caller: Pid, result: Term
+) -> None:
     """SPAWN_REPLY came: go on waiting for the process, or give up if there is none."""
     if isinstance(result, Pid):
         node.ties.spawned(request, caller, result)
-    elif (monitor := node.ties.take_monitor(request)) is not None:
+    elif (monitor := node.ties.monitor_on(peer, request)) is not None:
+        node.ties.take_monitor(request)
         monitor.on_down((request, result))
 
 

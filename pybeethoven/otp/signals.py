@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Final
 from pybeethoven.distribution import control
 from pybeethoven.distribution.control import Control, Op
 from pybeethoven.errors import BeethovenError, ProtocolError
-from pybeethoven.etf import Atom, Pid, Term
+from pybeethoven.etf import Atom, Pid, Reference, Term
 from pybeethoven.otp import rpc, spawned
 from pybeethoven.otp.process import NOPROC
 
@@ -93,17 +93,21 @@ class Signals:
             name = Op(op).name
             raise ProtocolError(f"{peer} sent {name} for processes that are not its and ours")
 
+    def _check_maker(self, peer: str, op: Op, reference: Reference) -> None:
+        if reference.node != peer:
+            raise ProtocolError(f"{peer} sent {Op(op).name} with a reference of {reference.node}")
+
     def _process_send(self, peer: str, received: Control, message: Term) -> None:
-        self._node.deliver(received[2], message)
+        self._node.deliver(received[2], message, peer=peer)
 
     def _process_send_sender(self, peer: str, received: Control, message: Term) -> None:
-        self._node.deliver(received[2], message, received[1])
+        self._node.deliver(received[2], message, received[1], peer)
 
     def _process_reg_send(self, peer: str, received: Control, message: Term) -> None:
-        self._node.deliver(received[3], message, received[1])
+        self._node.deliver(received[3], message, received[1], peer)
 
     def _process_alias_send(self, peer: str, received: Control, message: Term) -> None:
-        self._node.deliver_to_alias(received[2], message, received[1])
+        self._node.deliver_to_alias(received[2], message, received[1], peer)
 
     def _process_altact_sig_send(self, peer: str, received: Control, message: Term) -> None:
         raise ProtocolError(f"{peer} sent ALTACT_SIG_SEND, which was not negotiated")
@@ -151,7 +155,8 @@ class Signals:
         self._process_exit2(peer, (*received, message), message)
 
     def _process_monitor_p(self, peer: str, received: Control, message: Term) -> None:
-        _, watcher, target, reference = received
+        op, watcher, target, reference = received
+        self._check_maker(peer, op, reference)
         if (process := self._node.process(target)) is not None:
             process.watchers[reference] = (watcher, target)
             if type(target) is not Pid:
@@ -160,7 +165,8 @@ class Signals:
             self._node.ties.send_down(target, watcher, reference, NOPROC)
 
     def _process_demonitor_p(self, peer: str, received: Control, message: Term) -> None:
-        _, _, target, reference = received
+        op, _, target, reference = received
+        self._check_maker(peer, op, reference)
         process = self._node.ties.watched_by_name.pop(reference, None)
         if process is None:  # else the name may be another's by now
             process = self._node.process(target)
@@ -169,7 +175,8 @@ class Signals:
 
     def _process_monitor_p_exit(self, peer: str, received: Control, message: Term) -> None:
         _, _, _, reference, reason = received
-        if (monitor := self._node.ties.take_monitor(reference)) is not None:
+        if (monitor := self._node.ties.monitor_on(peer, reference)) is not None:
+            self._node.ties.take_monitor(reference)
             monitor.on_down(reason)
 
     def _process_payload_monitor_p_exit(self, peer: str, received: Control, message: Term) -> None:
@@ -181,4 +188,4 @@ class Signals:
 
     def _process_spawn_reply(self, peer: str, received: Control, message: Term) -> None:
         _, request, caller, _, result = received
-        rpc.process_spawn_reply(self._node, request, caller, result)
+        rpc.process_spawn_reply(self._node, peer, request, caller, result)

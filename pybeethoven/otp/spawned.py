@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Final
 from pybeethoven.distribution import control
 from pybeethoven.errors import ProcessExit
 from pybeethoven.etf import Atom, Pid, Reference, Term
-from pybeethoven.otp.exports import EXIT, RETURN
+from pybeethoven.otp.exports import EXIT, RETURN, UNDEF
 from pybeethoven.otp.process import SYSTEM_LIMIT, Process
 
 if TYPE_CHECKING:
@@ -50,7 +50,7 @@ class Spawned(Process):
         outcome = await self.node.exports.apply(module, function, args)
         if outcome.kind == RETURN:
             return
-        if outcome.error is not None and outcome.kind != EXIT:
+        if outcome.error is not None and outcome.kind != EXIT and outcome.value != UNDEF:
             logger.error("%s:%s crashed", module, function, exc_info=outcome.error)
         raise ProcessExit(outcome.exit_reason)
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 from contextlib import suppress
 from typing import TYPE_CHECKING, Final
 
-from pybeethoven.errors import BeethovenError, EncodeError
+from pybeethoven.errors import BeethovenError
 from pybeethoven.etf import Atom, Term, decode, encode
 from pybeethoven.otp.process import Process, exit_reason_of
 
@@ -20,12 +20,6 @@ OK: Final = Atom("ok")
 ERROR: Final = Atom("error")
 NOTSUP: Final = Atom("notsup")
 DATA: Final = Atom("data")
-
-BOOKKEEPING: Final = {
-    *("node", "pid", "parent_pid", "alive", "exit_reason", "started", "trap_exit"),
-    *("links", "unlinking", "watchers", "monitors", "aliases"),
-}
-"""The attributes that every process has; no part of its state."""
 
 
 def answer(server: GenServer, request: Term, *, suspended: bool) -> Term:
@@ -61,36 +55,13 @@ async def tell_state(process: Process, from_: From, state: Term) -> None:
     process.node.reply(from_, (OK, state) if newer and not failed else state)
 
 
-def public_attributes(process: Process) -> dict[Atom, Term]:
-    """The attributes of a process that are its own and public; those without external form as text.
-
-    Raises nothing.
-    """
-    return {
-        Atom(name): _shown(value)
-        for name, value in vars(process).items()
-        if not name.startswith("_") and name not in BOOKKEEPING
-    }
-
-
-def _shown(value: object) -> Term:
-    try:
-        encode(value)
-    except EncodeError:
-        try:
-            return repr(value).encode(errors="replace")
-        except Exception as error:
-            return f"a {type(value).__name__}: {type(error).__name__} in its repr".encode()
-    return value
-
-
 def state_of(server: GenServer) -> Term:
     """What `format_state` gives; one that fails is told as `sys` tells it of a callback."""
     try:
         state = decode(encode(server.format_state()))  # as it is now, whatever comes after
     except Exception as error:
         failed = (ERROR, exit_reason_of(error, server))
-        return (ERROR, (Atom("callback_failed"), (_name(server), Atom("format_state")), failed))
+        return (ERROR, (Atom("callback_failed"), (name_of(server), Atom("format_state")), failed))
     return state
 
 
@@ -98,7 +69,7 @@ def _status(server: GenServer, suspended: bool) -> Term:
     """What `gen_server` gives, for tools that look for the state in there."""
     sys_state = Atom("suspended" if suspended else "running")
     parent = server.parent_pid or server.pid
-    dictionary = [(Atom("$initial_call"), (_name(server), Atom("init"), 1))]
+    dictionary = [(Atom("$initial_call"), (name_of(server), Atom("init"), 1))]
     data = [(_text("Status"), sys_state), (_text("Parent"), parent), (_text("Logged events"), [])]
     misc = [
         (Atom("header"), _text(f"Status for generic server {type(server).__name__}")),
@@ -109,7 +80,8 @@ def _status(server: GenServer, suspended: bool) -> Term:
     return (Atom("status"), server.pid, module, [dictionary, sys_state, parent, [], misc])
 
 
-def _name(server: GenServer) -> Atom:
+def name_of(server: GenServer) -> Atom:
+    """The name of its class, in place of the callback module that a gen_server of Erlang has."""
     return Atom(type(server).__name__)
 
 

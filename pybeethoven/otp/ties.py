@@ -6,6 +6,7 @@ https://www.erlang.org/doc/apps/erts/erl_dist_protocol.html#link-protocol
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
@@ -13,10 +14,13 @@ from typing import TYPE_CHECKING
 from pybeethoven.distribution import control
 from pybeethoven.distribution.flags import Flag
 from pybeethoven.etf import Atom, Pid, Reference, Term
-from pybeethoven.otp.process import EXIT, KILL, KILLED, NOCONNECTION, NOPROC, NORMAL, Process
+from pybeethoven.otp.process import EXIT, KILL, KILLED, NOCONNECTION, NOPROC, NORMAL, Process, label
 
 if TYPE_CHECKING:
     from pybeethoven.otp.node import Node
+
+
+logger = logging.getLogger(__name__)
 
 
 @dataclass(slots=True)
@@ -104,10 +108,16 @@ class Ties:
     def spawned(self, reference: Reference, watcher: Pid, pid: Pid) -> None:
         """`pid` is the process that another node has spawned, for a monitor that was kept with
         `add_monitor` and may have been taken back since."""
-        if (monitor := self._monitors.get(reference)) is not None:
+        if (monitor := self.monitor_on(pid.node, reference)) is not None:
             monitor.target = pid
         else:
             self._node.network.send(pid.node, *control.demonitor_p(watcher, pid, reference))
+
+    def monitor_on(self, peer: str, reference: Reference) -> Monitor | None:
+        """The monitor with that reference, if its target is on `peer`: what any other node says of
+        it does not count."""
+        monitor = self._monitors.get(reference)
+        return monitor if monitor is not None and monitor.peer == peer else None
 
     def take_monitor(self, reference: Reference) -> Monitor | None:
         """Forget a monitor on this side and give it, if it is there."""
@@ -134,7 +144,16 @@ class Ties:
             self._node.network.send(to.node, *control.exit2(flags, sender, to, reason))
         elif (process := self._node.process(to)) is not None:
             killed = reason == KILL
+            if killed and sender.node != self._node.name:
+                self._log_kill(process, sender)
             self.receive_exit(process, sender, KILLED if killed else reason, untrappable=killed)
+
+    def _log_kill(self, process: Process, sender: Pid) -> None:
+        outcome = "ignores a kill" if self._node.is_system(process) else "was killed"
+        logger.warning(
+            "%s of %s %s by a process of %s",
+            *(label(process), self._node.name, outcome, sender.node),
+        )
 
     def receive_exit(
         self, process: Process, sender: Pid, reason: Term, *, untrappable: bool = False
@@ -142,6 +161,8 @@ class Ties:
         """Let an exit signal have its effect on a process of this node."""
         if process.trap_exit and not untrappable:
             process.deliver((EXIT, sender, reason), sender)
+        elif self._node.is_system(process):
+            return
         elif reason != NORMAL or sender == process.pid:
             self._node.end_process(process, reason)
 

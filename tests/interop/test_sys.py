@@ -23,8 +23,11 @@ class Stack(GenServer):
 
     def __init__(self) -> None:
         self.items: list[Term] = [1, Atom("two")]
-        self.owner = object()
         self._waiting: asyncio.Queue[From] = asyncio.Queue()
+
+    def format_state(self) -> Term:
+        """Show the items."""
+        return {Atom("items"): self.items}
 
     async def handle_call(self, request: Term, from_: From) -> Any:
         """Push, or keep the caller waiting."""
@@ -62,10 +65,11 @@ def exit_of(call: str) -> str:
     return f"try do {call} catch kind, reason -> {{kind, reason}} end"
 
 
-async def test_get_state(a: BeamNode, stack: Stack) -> None:
-    """The public attributes as a map, those that are no terms as text."""
-    state = await a.eval(f":sys.get_state({SERVER})")
-    assert state == {"items": [1, "two"], "owner": repr(stack.owner).encode()}
+async def test_get_state(a: BeamNode, node: Node, stack: Stack) -> None:
+    """What `format_state` gives; of a class without it the name."""
+    assert await a.eval(f":sys.get_state({SERVER})") == {"items": [1, "two"]}
+    await node.start(GenServer(), name="closed")
+    assert await a.eval(f':sys.get_state({{:closed, :"{PY}"}})') == "GenServer"
 
 
 async def test_get_status(a: BeamNode, stack: Stack) -> None:
