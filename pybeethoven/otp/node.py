@@ -586,33 +586,26 @@ class Node:
         """The live process of this node with that pid or name."""
         return self._processes.get(to) if isinstance(to, Pid) else self._names.get(to)
 
-    def deliver(
-        self, to: Term, message: Term, sender: Pid | None = None, peer: str | None = None
-    ) -> None:
-        """Give a message to a process of this node, by pid or name, or to a waiting call. `peer`:
-        the node that it came from, if that is not this one."""
-        if type(message) is tuple and len(message) == 2 and self._answer(*message, peer):
+    def deliver(self, to: Term, message: Term, sender: Pid | None = None) -> None:
+        """Give a message to a process of this node, by pid or name, or to a waiting call."""
+        if type(message) is tuple and len(message) == 2 and self._answer(message[0], message[1]):
             return
         if (process := self.process(to)) is not None:
             process.deliver(message, sender)
 
-    def deliver_to_alias(
-        self, alias: Reference, message: Term, sender: Pid | None = None, peer: str | None = None
-    ) -> None:
+    def deliver_to_alias(self, alias: Reference, message: Term, sender: Pid | None = None) -> None:
         """Give a message to the process with that alias, or a reply to the call that waits for it;
         late ones are dropped."""
         if alias not in self._calls:
             self.aliases.deliver(alias, message, sender)
         elif type(message) is tuple and len(message) == 2:
-            self._answer(ImproperList([ALIAS], alias), message[1], peer)
+            self._answer(ImproperList([ALIAS], alias), message[1])
 
-    def _answer(self, tag: Term, reply: Term, peer: str | None) -> bool:
+    def _answer(self, tag: Term, reply: Term) -> bool:
         if type(tag) is not ImproperList or tag.elements != [ALIAS]:
             return False
         future = self._calls.get(tag.tail) if type(tag.tail) is Reference else None
-        if future is None or future.done():
-            return True
-        if peer is None or self.ties.monitor_on(peer, tag.tail) is not None:
+        if future is not None and not future.done():
             future.set_result(reply)
         return True
 

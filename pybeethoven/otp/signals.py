@@ -98,16 +98,16 @@ class Signals:
             raise ProtocolError(f"{peer} sent {Op(op).name} with a reference of {reference.node}")
 
     def _process_send(self, peer: str, received: Control, message: Term) -> None:
-        self._node.deliver(received[2], message, peer=peer)
+        self._node.deliver(received[2], message)
 
     def _process_send_sender(self, peer: str, received: Control, message: Term) -> None:
-        self._node.deliver(received[2], message, received[1], peer)
+        self._node.deliver(received[2], message, received[1])
 
     def _process_reg_send(self, peer: str, received: Control, message: Term) -> None:
-        self._node.deliver(received[3], message, received[1], peer)
+        self._node.deliver(received[3], message, received[1])
 
     def _process_alias_send(self, peer: str, received: Control, message: Term) -> None:
-        self._node.deliver_to_alias(received[2], message, received[1], peer)
+        self._node.deliver_to_alias(received[2], message, received[1])
 
     def _process_altact_sig_send(self, peer: str, received: Control, message: Term) -> None:
         raise ProtocolError(f"{peer} sent ALTACT_SIG_SEND, which was not negotiated")
