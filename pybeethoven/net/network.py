@@ -40,6 +40,7 @@ from pybeethoven.net.connection import Connection, Refused
 from pybeethoven.net.door import Door
 from pybeethoven.net.finder import Address, Finder, Resolve
 from pybeethoven.net.limits import Limits
+from pybeethoven.net.log_limit import LogLimit
 from pybeethoven.net.names import NO_NAME, check_reach, split_name, unnamed_host
 from pybeethoven.net.observe import Announcer, ConnectionEvents, NodeInfo, describe
 from pybeethoven.net.registrar import EpmdSetting
@@ -170,6 +171,7 @@ class Network:
         # In the order in which they came.
         self._handshakes: dict[Connection, None] = {}
         self._announcer = Announcer()
+        self._log_limit = LogLimit()
         self.in_child = False
         """Whether this process was forked from one in which the node ran."""
         _networks.add(self)
@@ -497,6 +499,7 @@ class Network:
             self,
             ticktime=self._ticktime,
             limits=self._limits,
+            log_limit=self._log_limit,
         )
         self._all.add(connection)
         connection.closed.add_done_callback(lambda _: self._all.discard(connection))
@@ -576,7 +579,8 @@ class Network:
         if connection in self._handshakes:
             del self._handshakes[connection]
             if isinstance(reason, HandshakeError) and not awaits_the_peers_dial:
-                self._announcer.announce("refused", connection.claimed_name, reason)
+                level = self._log_limit.level(logging.INFO)
+                self._announcer.announce("refused", connection.claimed_name, reason, level)
         if self._up.get(peer) is connection:
             del self._up[peer]
             self._announcer.announce("down", peer, reason)
