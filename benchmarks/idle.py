@@ -1,10 +1,12 @@
-"""Holds connections that say nothing: `python -m benchmarks.idle NAME PORT COOKIE NUMBER`.
+"""Holds connections that say nothing: `python -m benchmarks.idle NAME PORT NUMBER`.
 
-It prints a line when they are up, and ends when its stdin is closed.
+The cookie is in PYBEETHOVEN_COOKIE: every user can see a command line. It prints a line when the
+connections are up, and ends when its stdin is closed.
 """
 
 from __future__ import annotations
 
+import os
 import socket
 import sys
 
@@ -22,8 +24,9 @@ def connect(own: str, name: str, port: int, cookie: str) -> socket.socket:
     return sock
 
 
-def main(name: str, port: str, cookie: str, number: str) -> None:
+def main(name: str, port: str, number: str) -> None:
     """Connect so often, each from another node."""
+    cookie = os.environ["PYBEETHOVEN_COOKIE"]
     names = [f"idle{n}@127.0.0.1" for n in range(int(number))]
     socks = [connect(own, name, int(port), cookie) for own in names]
     print(len(socks), flush=True)

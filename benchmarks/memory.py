@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import gc
+import os
 import subprocess
 import sys
 import tracemalloc
@@ -82,7 +83,8 @@ async def idle_connections(name: str, cookie: str) -> AsyncIterator[None]:
     alive_name, _, host = name.partition("@")
     port = await epmd.look_up(alive_name, host)
     process = await asyncio.create_subprocess_exec(
-        *(sys.executable, "-m", "benchmarks.idle", name, str(port), cookie, str(IDLE)),
+        *(sys.executable, "-m", "benchmarks.idle", name, str(port), str(IDLE)),
+        env={**os.environ, "PYBEETHOVEN_COOKIE": cookie},
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
     )

@@ -46,7 +46,8 @@ class Member:
 
 @dataclass
 class World:
-    """Where the nodes look for each other: the cookie, EPMD's port and the beacon's."""
+    """Where the nodes look for each other: by `env` the cookie and EPMD's port, by `options` the
+    network and the beacon's port."""
 
     story: Story
     env: dict[str, str]
@@ -71,7 +72,8 @@ class World:
 
 async def show(story: Story, world: World) -> None:
     """Three nodes: one is killed and comes back."""
-    story.tell(f"in a terminal: pybeethoven join --name one@127.0.0.1 {' '.join(world.options)}")
+    story.tell("in a terminal: export PYBEETHOVEN_COOKIE=$(openssl rand -hex 32)")
+    story.tell(f"  and: pybeethoven join --name one@127.0.0.1 {' '.join(world.options)}")
     async with world.join("one") as one:
         await one.expect("no other node found")
         story.tell("in another one: the same with --name two@127.0.0.1")
@@ -105,10 +107,10 @@ def _milliseconds(since: float) -> str:
 def main() -> None:
     """Show a cluster of Python nodes."""
     story = Story()
-    cookie, epmd, port = secrets.token_hex(4), free_port(), free_port()
+    cookie, epmd, port = secrets.token_hex(), free_port(), free_port()
     with tempfile.TemporaryDirectory() as nothing:
-        env = {"PATH": nothing, "ERL_EPMD_PORT": str(epmd)}
-        options = ["--cookie", cookie, "--net", "127.0.0.0/29", "--port", str(port)]
+        env = {"PATH": nothing, "ERL_EPMD_PORT": str(epmd), "PYBEETHOVEN_COOKIE": cookie}
+        options = ["--net", "127.0.0.0/29", "--port", str(port)]
         asyncio.run(show(story, World(story, env, options)))
     story.tell("That was a cluster of Python nodes, without Erlang.")
 

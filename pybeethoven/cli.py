@@ -371,7 +371,8 @@ def _log(verbose: bool) -> None:
         format="%(levelname)s %(name)s: %(message)s",
     )
     if not verbose:
-        logging.getLogger("pybeethoven.cluster").setLevel(logging.WARNING)
+        for name in ("pybeethoven.cluster", "pybeethoven.otp.cookie"):
+            logging.getLogger(name).setLevel(logging.WARNING)
         # Nodes of one machine have one beacon, whose port is taken for all others.
         logging.getLogger("pybeethoven.cluster.beacon_server").setLevel(logging.ERROR)
 

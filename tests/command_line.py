@@ -55,9 +55,9 @@ def has_processes(command: Command) -> bool:
 
 
 def options(cluster: Peers, name: str = "py@127.0.0.1") -> list[str]:
-    """The arguments with which a node joins the test's cluster."""
+    """The arguments with which a node joins the test's cluster, whose cookie is in a variable."""
     return [
-        *("join", "--name", name, "--cookie", cluster.cookie),
+        *("join", "--name", name),
         *("--net", cluster.cluster_net, "--port", str(cluster.listener_port)),
     ]
 

@@ -21,6 +21,7 @@ from pybeethoven.etf import Atom, Term
 from pybeethoven.net import sockets
 from pybeethoven.net.acceptor import Acceptor
 from pybeethoven.net.listening import listen_address, open_listener
+from pybeethoven.net.log_limit import LogLimit
 from pybeethoven.net.names import split_name
 from pybeethoven.net.tasks import create_task
 from pybeethoven.otp import GenServer
@@ -96,6 +97,7 @@ class BeaconServer(GenServer):
         self._guests: set[asyncio.Task[None]] = set()
         self._adding: dict[str, asyncio.Task[Any]] = {}
         self._silent: dict[str, float] = {}
+        self._log_limit = LogLimit()
 
     async def init(self) -> None:
         """Listen, if the port can be had."""
@@ -239,7 +241,8 @@ class BeaconServer(GenServer):
         try:
             split_name(name)
         except ConfigError:
-            logger.info("a guest of the beacon calls itself %s, no node name", brief(name))
+            level = self._log_limit.level(logging.INFO)
+            logger.log(level, "a guest of the beacon calls itself %s, no node name", brief(name))
             return seek_chat.ERROR
         while (earlier := self._adding.get(name)) is not None:
             await asyncio.wait({earlier})
@@ -250,12 +253,14 @@ class BeaconServer(GenServer):
             # Up to `CALL_TIMEOUT`, 5 seconds, though the guest goes: so does the dial, and it must
             # not have as many of them under way as the node can, each for another name.
             if not await self.node.ping(name):
-                logger.info("%s asked to be let in, but can't be reached", name)
+                level = self._log_limit.level(logging.INFO)
+                logger.log(level, "%s asked to be let in, but can't be reached", name)
                 return seek_chat.JOIN_FAILED
             if not await _unless_gone(sock, self._add_node(name)):
                 return None
         except BeethovenError as error:
-            logger.warning("%s was not let in: %s", name, error)
+            level = self._log_limit.level(logging.WARNING)
+            logger.log(level, "%s was not let in: %s", name, error)
             return seek_chat.ERROR
         except Exception:
             logger.exception("letting %s in failed", name)

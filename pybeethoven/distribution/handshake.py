@@ -40,7 +40,7 @@ from typing import Final, NoReturn, TypeAlias
 from pybeethoven.distribution import handshake_messages as messages
 from pybeethoven.distribution.flags import REQUIRED, Flag, missing_flags
 from pybeethoven.distribution.handshake_messages import Identity
-from pybeethoven.errors import HandshakeError
+from pybeethoven.errors import HandshakeError, brief
 
 __all__ = [
     "AliveAnswered",
@@ -327,7 +327,7 @@ class Handshake:
     @property
     def _peer_text(self) -> str:
         name = self._peer_name or self._peer.name
-        return f"node {str(name)!r}" if name else "the peer"
+        return f"node {brief(str(name))}" if name else "the peer"
 
     def _send(self, message: bytes) -> None:
         self._to_send += len(message).to_bytes(self._length_size) + message
@@ -386,7 +386,9 @@ class Handshake:
     def _process_challenge(self, message: bytes) -> list[Event]:
         self._peer, peer_challenge = messages.parse_challenge(message)
         if self._peer.name != self._peer_name:
-            raise HandshakeError(f"{self._peer_text} was dialled, {self._peer.name!r} answered")
+            raise HandshakeError(
+                f"{self._peer_text} was dialled, {brief(self._peer.name)} answered"
+            )
         self._check_flags()
         self._check_challenge(peer_challenge)
         self._send(messages.build_reply(self.challenge, self._digest_of(peer_challenge)))
@@ -439,7 +441,8 @@ class Handshake:
 
     def _check_name(self) -> None:
         if self._peer.flags & Flag.NAME_ME:
-            raise HandshakeError(f"a node on {self._peer.name!r} asks to be named; we name none")
+            host = brief(self._peer.name)
+            raise HandshakeError(f"a node on {host} asks to be named; we name none")
         messages.check_node_name(self._peer.name)
 
     def _check_flags(self) -> None:

@@ -23,7 +23,7 @@ from struct import Struct
 from typing import Any, Final
 
 from pybeethoven.distribution.flags import Flag, expand_digest
-from pybeethoven.errors import HandshakeError
+from pybeethoven.errors import HandshakeError, brief
 
 MAX_NAME_SIZE: Final = 255 * 4
 """Bytes of the longest node name: an atom has at most 255 characters."""
@@ -124,7 +124,7 @@ def parse_named(message: bytes, asked: Identity) -> Identity:
     (creation,) = _unpack_head(_CREATION, message[end:], "name status")
     check_node_name(name)
     if name.partition("@")[2] != asked.name:
-        raise HandshakeError(f"the peer named us {name!r}, which is no node on {asked.name!r}")
+        raise HandshakeError(f"the peer named us {brief(name)}, which is no node on {asked.name!r}")
     return Identity(name, asked.flags & ~Flag.NAME_ME, creation)
 
 
@@ -151,7 +151,7 @@ def check_node_name(name: str) -> None:
     """Raise `HandshakeError` unless `name` is `alive@host`, neither part empty."""
     alive_name, _, host = name.partition("@")
     if not alive_name or not host or "@" in host or len(name) > 255 or not name.isprintable():
-        raise HandshakeError(f"the peer gave the name {name!r}, which is no node name")
+        raise HandshakeError(f"the peer gave the name {brief(name)}, which is no node name")
 
 
 def _identity(name: str, flags: int, creation: int) -> Identity:

@@ -9,19 +9,17 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import math
 import socket
 from collections.abc import Callable
 from typing import Final
 
+from pybeethoven.net.log_limit import LogLimit
 from pybeethoven.net.sockets import give, parent_only
 
 logger = logging.getLogger(__name__)
 
 ACCEPT_PAUSE: Final = 0.1
 """Time until the next try when a connection can't be accepted, in seconds."""
-LOG_INTERVAL: Final = 60.0
-"""Shortest time between two warnings that connections can't be accepted, in seconds."""
 
 
 class Acceptor:
@@ -38,7 +36,7 @@ class Acceptor:
         self._accepted = accepted
         self._name = name
         self._pause: asyncio.TimerHandle | None = None
-        self._warned_at = -math.inf
+        self._log_limit = LogLimit()
 
     @property
     def port(self) -> int:
@@ -71,10 +69,9 @@ class Acceptor:
 
     def _wait(self, error: OSError) -> None:
         """Let connections wait for a while: there are no file descriptors, most likely."""
+        level = self._log_limit.level(logging.WARNING)
+        logger.log(level, "%s can't accept connections: %s", self._name, error)
         loop = asyncio.get_running_loop()
-        if loop.time() >= self._warned_at + LOG_INTERVAL:
-            self._warned_at = loop.time()
-            logger.warning("%s can't accept connections: %s", self._name, error)
         loop.remove_reader(self._listener)
         self._pause = loop.call_later(ACCEPT_PAUSE, self.start)
 

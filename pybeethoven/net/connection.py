@@ -27,6 +27,7 @@ from pybeethoven.errors import BeethovenError, HandshakeError, NoConnection, Rem
 from pybeethoven.etf import Term
 from pybeethoven.net.buffered import BufferedProtocol
 from pybeethoven.net.limits import Limits
+from pybeethoven.net.log_limit import LogLimit
 from pybeethoven.net.ticktime import TickTime
 from pybeethoven.net.writer import Writer
 
@@ -67,7 +68,8 @@ class Connection(BufferedProtocol):
     """The asyncio driver of one connection.
 
     `ticktime`: silence for longer than its limit ends it; a tick is sent in each of its intervals
-    in which nothing else was. `limits`: what the peer may take and send.
+    in which nothing else was. `limits`: what the peer may take and send. `log_limit`: bounds what
+    is logged before it has authenticated itself.
     """
 
     writer: Writer
@@ -80,7 +82,9 @@ class Connection(BufferedProtocol):
         *,
         ticktime: TickTime,
         limits: Limits,
+        log_limit: LogLimit | None = None,
     ) -> None:
+        self.log_limit = log_limit or LogLimit()
         self._handshake = handshake
         self._owner = owner
         self._ticktime = ticktime
@@ -331,6 +335,8 @@ class Connection(BufferedProtocol):
         # Where two dial at once, one connection is enough.
         one_is_up = isinstance(reason, Refused) and reason.status is Status.NOK
         level = logging.INFO if one_is_up else logging.WARNING
+        if self._reader is None:
+            level = self.log_limit.level(level)
         logger.log(level, text, self.peer_name, reason, extra=fields)
 
 

@@ -28,6 +28,9 @@ NAME_INTERVAL = 0.05
 """A name that is taken is asked for so often, so many seconds apart: EPMD may not have seen yet
 that the node which had it, maybe this one before a restart, is gone."""
 
+COOKIE_VARIABLE = "PYBEETHOVEN_COOKIE"
+"""The environment variable that can give the command line the cookie."""
+
 _T = TypeVar("_T")
 
 
@@ -180,6 +183,8 @@ async def start_daemon() -> None:
     """Run `epmd -daemon`. Raises `EpmdUnreachable` when it is not installed or can't be run."""
     if (executable := shutil.which("epmd")) is None:
         raise EpmdUnreachable("no epmd is installed to be started")
+    # The daemon outlives this process, and keeps its environment.
+    env = {name: value for name, value in os.environ.items() if name != COOKIE_VARIABLE}
     try:
         process = await asyncio.create_subprocess_exec(
             executable,
@@ -187,6 +192,7 @@ async def start_daemon() -> None:
             stdin=asyncio.subprocess.DEVNULL,
             stdout=asyncio.subprocess.DEVNULL,
             stderr=asyncio.subprocess.DEVNULL,
+            env=env,
         )
     except OSError as error:
         raise EpmdUnreachable(f"{executable} cannot be started: {error}") from error

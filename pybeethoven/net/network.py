@@ -40,6 +40,7 @@ from pybeethoven.net.connection import Connection, Refused
 from pybeethoven.net.door import Door
 from pybeethoven.net.finder import Address, Finder, Resolve
 from pybeethoven.net.limits import Limits
+from pybeethoven.net.log_limit import LogLimit
 from pybeethoven.net.names import NO_NAME, check_reach, split_name, unnamed_host
 from pybeethoven.net.observe import Announcer, ConnectionEvents, NodeInfo, describe
 from pybeethoven.net.registrar import EpmdSetting
@@ -172,6 +173,7 @@ class Network:
         # The connections whose handshake is under way, on either side, by the challenge given.
         self._challenges: dict[int, Connection] = {}
         self._announcer = Announcer()
+        self._log_limit = LogLimit()
         self._in_use = False
         """Whether it was started and has not stopped; unlike `running`, also while it does so."""
         self.in_child = False
@@ -508,6 +510,7 @@ class Network:
             self,
             ticktime=self._ticktime,
             limits=self._limits,
+            log_limit=self._log_limit,
         )
         self._challenges[connection.challenge] = connection
         self._all.add(connection)
@@ -601,7 +604,8 @@ class Network:
         if connection in self._handshakes:
             del self._handshakes[connection]
             if isinstance(reason, HandshakeError) and not awaits_the_peers_dial:
-                self._announcer.announce("refused", connection.claimed_name, reason)
+                level = self._log_limit.level(logging.INFO)
+                self._announcer.announce("refused", connection.claimed_name, reason, level)
         if self._up.get(peer) is connection:
             del self._up[peer]
             self._announcer.announce("down", peer, reason)

@@ -121,12 +121,14 @@ class Announcer:
         self._readers.add(reader)
         return reader
 
-    def announce(self, kind: EventKind, peer: str | None, reason: object = None) -> None:
-        """Something happened."""
+    def announce(
+        self, kind: EventKind, peer: str | None, reason: object = None, level: int = logging.INFO
+    ) -> None:
+        """Something happened, which is logged at `level`."""
         text = None if reason is None else str(reason)
         fields = {"peer": peer, "reason": text}
         args = (peer,) if text is None else (peer or "an unnamed node", text)
-        logger.info(_TEXTS[kind], *args, extra=fields)
+        logger.log(level, _TEXTS[kind], *args, extra=fields)
         for reader in list(self._readers):
             reader.put(ConnectionEvent(kind, peer, text, datetime.now(UTC)))
 

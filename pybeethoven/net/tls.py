@@ -18,7 +18,7 @@ from __future__ import annotations
 import ipaddress
 import ssl
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Final
 
@@ -42,7 +42,7 @@ class TlsOptions:
 
     certfile: Path | str
     keyfile: Path | str | None = None
-    password: str | None = None
+    password: str | None = field(default=None, repr=False)
     cacertfile: Path | str
     minimum_version: ssl.TLSVersion = ssl.TLSVersion.TLSv1_2
     check_host: bool = True

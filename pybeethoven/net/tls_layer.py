@@ -199,6 +199,6 @@ class TlsLayer(BufferedProtocol, asyncio.Transport):
         host, port, *_ = self.get_extra_info("peername") or ("nobody", 0)
         text = f"TLS with {host} port {port} failed: {why}"
         if self._tls.server_side:
-            logger.warning("%s", text)
+            logger.log(self._connection.log_limit.level(logging.WARNING), "%s", text)
         up = self._connection.peer is not None
         self._connection.close(ProtocolError(text) if up else HandshakeError(text))

@@ -41,7 +41,7 @@ from pybeethoven.net.tasks import create_task
 from pybeethoven.net.tls import TlsOptions
 from pybeethoven.otp import net_kernel, rex, rpc
 from pybeethoven.otp.aliases import MONITOR_ALIASES, Aliases, AliasKind
-from pybeethoven.otp.cookie import check_cookie, read_cookie
+from pybeethoven.otp.cookie import check_cookie, read_cookie, warn_of_short_cookie
 from pybeethoven.otp.exports import Exports, F, check_name
 from pybeethoven.otp.gen_server import ALIAS, GEN_CALL, GEN_CAST, From, GenServer, reply_address
 from pybeethoven.otp.process import (
@@ -142,9 +142,10 @@ class Node:
         self.exports = Exports()
         self.aliases = Aliases(self)
         self._signals = Signals(self)
+        cookie = read_cookie() if cookie is None else check_cookie(cookie)
         self.network = Network(
             name,
-            read_cookie() if cookie is None else check_cookie(cookie),
+            cookie,
             self._signals,
             hidden=hidden,
             net_ticktime=net_ticktime,
@@ -155,6 +156,8 @@ class Node:
             limits=limits,
             tls=tls,
         )
+        if name is not None:
+            warn_of_short_cookie(cookie, name)
         self._max_processes = (limits or Limits()).processes
         self._outside = _Outside()
         self._starting: asyncio.Future[None] | None = None

@@ -52,7 +52,8 @@ class BeamNode:
 
     A `name` whose host has no dot is a short one; with a host like `::1` the BEAM speaks IPv6.
     `flags` go to `erl` as they are. `env` is added to the environment. Signals reach the whole
-    process group, so `erl` may be a wrapper script as long as it does not daemonize.
+    process group, so `erl` may be a wrapper script as long as it does not daemonize. The BEAM has a
+    temporary HOME, with a file that gives it the cookie: every user can see a command line.
     """
 
     def __init__(
@@ -66,8 +67,10 @@ class BeamNode:
         env: Mapping[str, str] | None = None,
     ) -> None:
         self.name = name
-        self._command = [erl, *_node_flags(name, cookie, code_paths), *flags]
+        self._cookie = cookie
+        self._command = [erl, *_node_flags(name, code_paths), *flags]
         self._env = {**os.environ, "ERL_CRASH_DUMP_SECONDS": "0", **(env or {})}
+        self._files = contextlib.ExitStack()
         self._stderr: IO[bytes] | None = None
         self._process: asyncio.subprocess.Process | None = None
         self._guard: subprocess.Popen[bytes] | None = None
@@ -92,12 +95,13 @@ class BeamNode:
         return text(self._output + self._stderr_tail())
 
     async def __aenter__(self) -> Self:
-        self._stderr = tempfile.TemporaryFile()  # noqa: SIM115 - closed with the node
         try:
-            await self._start()
+            errors = tempfile.TemporaryFile()  # noqa: SIM115 - closed with the node
+            self._stderr = self._files.enter_context(errors)
+            await self._start(self._make_home())
         except BaseException:
             await self.kill()
-            self._stderr.close()
+            self._files.close()
             raise
         return self
 
@@ -110,8 +114,7 @@ class BeamNode:
         await self.kill()
         if error is not None and (output := self.output):
             error.add_note(f"--- {self.name} ---\n{output}")
-        if self._stderr is not None:
-            self._stderr.close()
+        self._files.close()
 
     async def eval(self, source: str, *, timeout: float = TIMEOUT) -> Term:
         """Evaluate Elixir on the node and return its value, decoded.
@@ -180,13 +183,21 @@ class BeamNode:
         self._signal(signal.SIGCONT)
         self._dismiss_guard()
 
-    async def _start(self) -> None:
+    def _make_home(self) -> str:
+        """Make a home directory with a cookie file as OTP wants it."""
+        home = self._files.enter_context(tempfile.TemporaryDirectory(prefix="pybeethoven-"))
+        file = Path(home, ".erlang.cookie")
+        file.write_text(self._cookie)
+        file.chmod(0o400)
+        return home
+
+    async def _start(self, home: str) -> None:
         self._process = await asyncio.create_subprocess_exec(
             *self._command,
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=self._stderr,
-            env=self._env,
+            env={**self._env, "HOME": home},
             limit=_LONGEST_LINE,
             start_new_session=True,
         )
@@ -289,11 +300,11 @@ def _stopped(pid: int) -> bool:
     return all(stat.rpartition(")")[2].split()[0] in "TtZX" for stat in stats)
 
 
-def _node_flags(name: str, cookie: str, code_paths: Iterable[Path | str]) -> list[str]:
+def _node_flags(name: str, code_paths: Iterable[Path | str]) -> list[str]:
     host = name.rpartition("@")[2]
     return [
         *("-noinput", "-boot", "no_dot_erlang", "-start_epmd", "false"),
-        *("-name" if "." in host or ":" in host else "-sname", name, "-setcookie", cookie),
+        *("-name" if "." in host or ":" in host else "-sname", name),
         *(_LOOPBACK6 if ":" in host else (*_INTERFACE, _loopback(host))),
         *_LOG_TO_STDERR,
         *("-pa", *map(str, code_paths)),

@@ -38,8 +38,8 @@ def oracle(erl: str) -> Iterator[Oracle]:
 
 @pytest.fixture
 def cluster(peers: Peers, monkeypatch: pytest.MonkeyPatch) -> Peers:
-    """The BEAM nodes of a test, whose EPMD is that of this process too."""
-    for name, value in peers.env.items():
+    """The BEAM nodes of a test, whose EPMD and cookie are those of this process's commands too."""
+    for name, value in {**peers.env, "PYBEETHOVEN_COOKIE": peers.cookie}.items():
         monkeypatch.setenv(name, value)
     return peers
 

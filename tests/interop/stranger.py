@@ -1,11 +1,13 @@
-"""What harms a node, or tries to: `python -m tests.interop.stranger PORT COOKIE WHAT COUNT`.
+"""What harms a node, or tries to: `python -m tests.interop.stranger PORT WHAT COUNT`.
 
-It runs as a process of its own, so that what it holds is not counted as the node's. When it is done
-it prints a line; `half_open` then keeps its connections until its stdin is closed.
+It runs as a process of its own, so that what it holds is not counted as the node's. The cookie is
+in PYBEETHOVEN_COOKIE: every user can see a command line. When it is done it prints a line;
+`half_open` then keeps its connections until its stdin is closed.
 """
 
 from __future__ import annotations
 
+import os
 import resource
 import select
 import socket
@@ -145,11 +147,11 @@ def say_and_leave(sock: socket.socket, data: bytes) -> None:
         return  # it was closed with something unread, maybe before all was said
 
 
-def main(port: str, cookie: str, what: str, number: str) -> None:
+def main(port: str, what: str, number: str) -> None:
     """Do `what` so often."""
     _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
     resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
-    stranger = Stranger(int(port), cookie)
+    stranger = Stranger(int(port), os.environ["PYBEETHOVEN_COOKIE"])
     deeds: dict[str, Callable[[int], None]] = {
         "handshakes": stranger.handshakes,
         "frames": stranger.frames,

@@ -91,8 +91,11 @@ async def test_text(cluster: Peers) -> None:
     assert out.startswith(f"joined through {A}: clustered\n  {A} online 20")
 
 
-async def test_variables_and_cookie_files(cluster: Peers, tmp_path: Path) -> None:
+async def test_variables_and_cookie_files(
+    cluster: Peers, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Each option can be a variable; the cookie can be in a file, by default the one erl uses."""
+    monkeypatch.delenv("PYBEETHOVEN_COOKIE")
     await cluster.start(A)
     env = {
         "PYBEETHOVEN_NAME": PY,

@@ -106,7 +106,8 @@ class Strangers:
     """Starts strangers, each a process, that know the node's port and cookie."""
 
     def __init__(self, port: int, cookie: str) -> None:
-        self._facts = str(port), cookie
+        self._port = str(port)
+        self._env = {**os.environ, "PYBEETHOVEN_COOKIE": cookie}
 
     async def do(self, what: str, number: int) -> None:
         """Let one do something, and wait for it."""
@@ -117,11 +118,12 @@ class Strangers:
     @asynccontextmanager
     async def doing(self, what: str, number: int) -> AsyncIterator[asyncio.subprocess.Process]:
         """Let one do something while the block runs."""
-        command = ("-m", "tests.interop.stranger", *self._facts, what, str(number))
+        command = ("-m", "tests.interop.stranger", self._port, what, str(number))
         process = await asyncio.create_subprocess_exec(
             *(sys.executable, *command),
             stdin=asyncio.subprocess.PIPE,
             stdout=asyncio.subprocess.PIPE,
+            env=self._env,
             cwd=TREE,
         )
         try:
