@@ -12,12 +12,14 @@ from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Final, NamedTuple
 
-from pybeethoven import Node
+from pybeethoven import Limits, Node
 from pybeethoven.testing import BeamNode, Peers
 
 A, B, PY = "a@127.0.0.1", "b@127.0.0.1", "py@127.0.0.1"
 HIDDEN: Final = ("-hidden",)
 SOURCES: Final = Path(__file__).with_name("elixir")
+LIMITS: Final = Limits(message_size=128 * 1024 * 1024)
+"""They let the largest messages of `messages` in."""
 LIMIT: Final = 120.0
 """Seconds that any single measurement may take."""
 
@@ -47,7 +49,7 @@ async def running_nodes() -> AsyncIterator[Nodes]:
         for beam in (a, b):
             await compile_on(beam, "bench_peer")
             await beam.eval("BenchPeer.start()")
-        async with Node(PY, peers.cookie) as py:
+        async with Node(PY, peers.cookie, limits=LIMITS) as py:
             await py.connect(A)
             yield Nodes(py, a, b, peers.cookie)
 

@@ -24,7 +24,7 @@ from pybeethoven.distribution.flags import Flag
 from pybeethoven.distribution.fragments import Reassembly
 from pybeethoven.errors import EncodeError, ProtocolError
 from pybeethoven.etf import Term, decode_term, encode_into
-from pybeethoven.etf.decoder import MAX_DEPTH
+from pybeethoven.etf.decoder import MAX_DEPTH, MAX_TERMS
 
 __all__ = [
     "HEADED_SIZE",
@@ -40,7 +40,7 @@ __all__ = [
 
 TICK: Final = b"\0\0\0\0"
 """The frame that only says that its sender lives."""
-MAX_MESSAGE_SIZE: Final = 256 * 1024 * 1024
+MAX_MESSAGE_SIZE: Final = 64 * 1024 * 1024
 """Bytes of the largest message that is accepted, fragmented or not, unless told otherwise."""
 MAX_UNFINISHED_SIZE: Final = 2 * MAX_MESSAGE_SIZE
 """Bytes that all unfinished fragmented messages may hold, unless told otherwise."""
@@ -61,8 +61,9 @@ class MessageReader:
     """Turns the bytes of one connection, cut anyhow, into messages.
 
     `flags`: what the handshake negotiated. `max_message_size`, `max_unfinished_size`: in bytes.
-    `max_depth`: levels of nesting in a term. The cost is linear in the bytes received. After an
-    error the reader is not to be used any more.
+    `max_depth`: levels of nesting in a term. `max_terms`: terms in a control message, and in a
+    payload. The cost is linear in the bytes received. After an error the reader is not to be used
+    any more.
     """
 
     def __init__(
@@ -72,11 +73,13 @@ class MessageReader:
         max_message_size: int = MAX_MESSAGE_SIZE,
         max_unfinished_size: int = MAX_UNFINISHED_SIZE,
         max_depth: int = MAX_DEPTH,
+        max_terms: int = MAX_TERMS,
     ) -> None:
         self._has_header = bool(flags & _HEADER_FLAGS)
         self._may_fragment = bool(flags & Flag.FRAGMENTS)
         self._max_message_size = max_message_size
         self._max_depth = max_depth
+        self._max_terms = max_terms
         self._reassembly = Reassembly(max_message_size, max_unfinished_size)
         self._buffer = bytearray()
         self._offset = 0
@@ -139,12 +142,15 @@ class MessageReader:
         return self._parse_terms(frame, len(_PASS_THROUGH), _VERSION)
 
     def _parse_terms(self, data: bytes, offset: int, version: bytes = b"") -> tuple[Control, Term]:
-        control, offset = decode_term(data, offset, max_depth=self._max_depth)
+        max_depth, max_terms = self._max_depth, self._max_terms
+        control, offset = decode_term(data, offset, max_depth=max_depth, max_terms=max_terms)
         message: Term = NOTHING
         if offset != len(data):
             if not data.startswith(version, offset):
                 raise ProtocolError(f"a payload starts with {data[offset]:02x} in place of 83")
-            message, offset = decode_term(data, offset + len(version), max_depth=self._max_depth)
+            message, offset = decode_term(
+                data, offset + len(version), max_depth=max_depth, max_terms=max_terms
+            )
             if offset != len(data):
                 raise ProtocolError(f"{len(data) - offset} bytes follow the payload of a message")
         check_control(control, message)

@@ -10,6 +10,7 @@ https://www.erlang.org/doc/apps/erts/erl_ext_dist.html, numbers being widths in 
 
 from __future__ import annotations
 
+import gc
 import struct
 import zlib
 from collections.abc import Callable
@@ -25,6 +26,12 @@ from pybeethoven.etf.values import VALUE_READERS, cached_atoms, check_length, ne
 
 MAX_DEPTH = 512
 MAX_SIZE = 256 * 1024 * 1024
+MAX_TERMS = 10_000_000
+"""Maximum number of terms in one external term, itself included, unless told otherwise. What is
+decoded takes up to 80 times its bytes of memory (a list of empty lists does)."""
+MAX_COLLECTED_SIZE = 64 * 1024
+"""Maximum number of bytes that are decoded with Python's cyclic garbage collection on: it looks
+again and again at all that was built, so that the cost would not be linear."""
 MAX_SAME_HASHES = 64
 """A map with so many keys whose hash another key has is kept as a `Map`: Python's hashes of numbers
 and tuples are no secret, and a dict of keys with one hash takes time by the square of their number.
@@ -44,13 +51,18 @@ _u32 = struct.Struct(">I").unpack_from
 
 
 def decode(
-    data: bytes | bytearray | memoryview, *, max_depth: int = MAX_DEPTH, max_size: int = MAX_SIZE
+    data: bytes | bytearray | memoryview,
+    *,
+    max_depth: int = MAX_DEPTH,
+    max_size: int = MAX_SIZE,
+    max_terms: int = MAX_TERMS,
 ) -> Term:
     """Decode one whole external term, plain (131 ...) or compressed (131 80 ...).
 
-    `max_depth` is the number of containers that may be open inside each other, `max_size` the
-    number of bytes that a compressed term may have when decompressed; it is
-    decompressed no further than to one byte more than the size that it declares.
+    `max_depth` is the number of containers that may be open inside each other, `max_terms` the
+    number of all terms, `max_size` the number of bytes that a compressed term may have when
+    decompressed; it is decompressed no further than to one byte more than the size that it
+    declares.
 
     Raises `DecodeError`, and nothing else, for bytes that are not exactly one term.
     Source: https://www.erlang.org/doc/apps/erts/erl_ext_dist.html
@@ -62,18 +74,21 @@ def decode(
         data, start = _decompress(data, max_size), 0
     elif data[:1] != b"\x83":
         raise DecodeError(f"an external term starts with byte 131, this with {list(data[:1])}")
-    term, end = decode_term(data, start, max_depth=max_depth)
+    term, end = decode_term(data, start, max_depth=max_depth, max_terms=max_terms)
     if end != len(data):
         raise DecodeError(f"the term ends at byte {end}, but the data only at byte {len(data)}")
     return term
 
 
-def decode_term(data: bytes, offset: int = 0, *, max_depth: int = MAX_DEPTH) -> tuple[Term, int]:
+def decode_term(
+    data: bytes, offset: int = 0, *, max_depth: int = MAX_DEPTH, max_terms: int = MAX_TERMS
+) -> tuple[Term, int]:
     """Decode the term without a version byte that starts at `offset`.
 
     Gives the term and the offset behind it; what follows there is not looked at. `max_depth` is
-    the number of containers that may be open inside each other. A map whose keys Python cannot
-    hold apart, or not hash, or to one number, becomes a `Map`.
+    the number of containers that may be open inside each other, `max_terms` the number of all
+    terms, checked before a container is read. A map whose keys Python cannot hold apart, or not
+    hash, or not fast, becomes a `Map`.
 
     Raises `DecodeError`, and nothing else, for bytes that are not a term.
     Source: https://www.erlang.org/doc/apps/erts/erl_ext_dist.html
@@ -84,7 +99,13 @@ def decode_term(data: bytes, offset: int = 0, *, max_depth: int = MAX_DEPTH) -> 
     missing = repeat(None, 1)
     finish: _Finish = list.pop
     has_maps = False
+    size = len(data) - pos
+    is_paused = size > MAX_COLLECTED_SIZE and gc.isenabled()
+    # A term has at least one byte: those of few bytes need not be counted.
+    terms, unchecked_depth = 1, -1 if size > max_terms else max_depth
     try:
+        if is_paused:
+            gc.disable()
         while True:
             for _ in missing:
                 tag = data[pos]
@@ -129,8 +150,12 @@ def decode_term(data: bytes, offset: int = 0, *, max_depth: int = MAX_DEPTH) -> 
                 items, missing, finish = stack.pop()
                 items.append(value)
                 continue
-            if len(stack) > max_depth:
-                raise DecodeError(f"nested deeper than the {max_depth} levels allowed")
+            if len(stack) > unchecked_depth:
+                if len(stack) > max_depth:
+                    raise DecodeError(f"nested deeper than the {max_depth} levels allowed")
+                terms += length_hint(missing)
+                if terms > max_terms:
+                    raise DecodeError(f"more than the {max_terms} terms allowed")
     except (IndexError, struct.error):
         raise DecodeError(
             f"truncated: the term at byte {pos} needs more than the {len(data)} bytes there are"
@@ -140,6 +165,10 @@ def decode_term(data: bytes, offset: int = 0, *, max_depth: int = MAX_DEPTH) -> 
     except (RecursionError, MemoryError) as error:
         # Python compares and hashes the keys of a map recursively.
         raise DecodeError(f"too deep or too large for Python at byte {pos}: {error!r}") from None
+    finally:
+        # Another thread that decodes goes on with collections then: it takes longer, no more.
+        if is_paused:
+            gc.enable()
 
 
 # 131 80 UncompressedSize:32 Zlib

@@ -259,6 +259,7 @@ class Connection(BufferedProtocol):
             max_message_size=self._limits.message_size,
             max_unfinished_size=self._limits.unfinished_size,
             max_depth=self._limits.term_depth,
+            max_terms=self._limits.terms,
         )
         self._write_handshake()
         self.writer = Writer(

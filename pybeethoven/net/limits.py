@@ -7,7 +7,7 @@ from typing import Final
 
 from pybeethoven.distribution.framing import MAX_MESSAGE_SIZE, MAX_UNFINISHED_SIZE
 from pybeethoven.errors import ConfigError
-from pybeethoven.etf.decoder import MAX_DEPTH
+from pybeethoven.etf.decoder import MAX_DEPTH, MAX_TERMS
 
 MIB: Final = 1024 * 1024
 
@@ -24,7 +24,9 @@ class Limits:
 
     What a peer sends beyond these closes its connection:
     `message_size`: a message, fragmented or not. `unfinished_size`: what a peer has sent of all its
-    unfinished fragmented messages. `term_depth`: containers open inside each other.
+    unfinished fragmented messages. `term_depth`: containers open inside each other. `terms`: the
+    terms of a message, control message and payload each. Beside its bytes, which are there up to
+    three times, a message takes at most 80 times these for its terms, with the defaults 2 GB.
 
     `processes`: with so many processes on the node, other nodes can start no more; their rpc and
     spawns fail with `system_limit`, as on a BEAM with that many (its `+P`).
@@ -50,6 +52,7 @@ class Limits:
     message_size: int = MAX_MESSAGE_SIZE
     unfinished_size: int = MAX_UNFINISHED_SIZE
     term_depth: int = MAX_DEPTH
+    terms: int = MAX_TERMS
     processes: int = 65_536
     unsent_size: int = 64 * MIB
 

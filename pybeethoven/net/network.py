@@ -310,7 +310,8 @@ class Network:
             return
         if not self._dialling_is_busy():
             if message is not NOTHING:
-                message = decode(encode(message))  # as it is now: who sent it may change it
+                data = encode(message)  # as it is now: its sender may change it
+                message = decode(data, max_terms=len(data))
             attempt = self._attempt(peer)
             attempt.unsent.append((control, message, sender))
             attempt.unsent_size += size

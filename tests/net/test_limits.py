@@ -44,7 +44,7 @@ CLOCK = timedelta(milliseconds=10)
     "limits",
     [
         *({"handshake_time": 0}, {"handshakes": 0}, {"dials": -1}, {"unsent_size": float("nan")}),
-        *({"term_depth": "x"}, {"message_size": None}),
+        *({"term_depth": "x"}, {"message_size": None}, {"terms": 0}),
     ],
     ids=repr,
 )
@@ -104,6 +104,7 @@ async def test_what_waits_for_a_dial_is_bounded(epmd: Epmd) -> None:
     [
         (Limits(message_size=1000), bytes(1000), "bytes exceeds 1000"),
         (Limits(term_depth=10), [[[[[[[[[[[[1]]]]]]]]]]]], "nested deeper than the 10 levels"),
+        (Limits(terms=100), [[]] * 100, "more than the 100 terms"),
     ],
 )
 async def test_oversized_message_closes_its_connection(
