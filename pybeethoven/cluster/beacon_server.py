@@ -12,6 +12,7 @@ import logging
 import math
 import socket
 from collections.abc import Awaitable, Callable
+from contextlib import suppress
 from typing import Any, Final
 
 from pybeethoven.cluster import seek_chat
@@ -51,9 +52,6 @@ SAY_AGAIN: Final = 60.0
 """A warning that strangers can cause is logged once in so many seconds."""
 EXTRA_READS: Final = 64
 """A guest that sends so often when it has only to wait is taken to be gone."""
-MAX_LOOKED_AT: Final = 16 * seek_chat.MAX_SIZE
-"""So many bytes of a request are looked at, all of it each time when more has come: one in small
-pieces must not keep us busy."""
 
 Payload = str | list[str]
 
@@ -272,20 +270,14 @@ async def _receive(sock: socket.socket) -> Message | None:
     Raises `SeekChatError` for what is none, or not all of one, `OSError`.
     """
     loop = asyncio.get_running_loop()
-    data, looked_at = b"", 0
-    try:
+    receiver = seek_chat.Receiver()
+    with suppress(TimeoutError):
         async with asyncio.timeout(REQUEST_TIME):
             while piece := await loop.sock_recv(sock, seek_chat.MAX_SIZE):
-                data += piece
-                if (message := seek_chat.decode(data)) is not None:
+                if (message := receiver.receive(piece)) is not None:
                     return message
-                looked_at += len(data)
-                if looked_at > MAX_LOOKED_AT:
-                    raise SeekChatError(f"{len(data)} bytes came in too small pieces")
-    except TimeoutError:
-        pass
-    if data:
-        raise SeekChatError(f"{len(data)} bytes are not a whole message")
+    if receiver.data:
+        raise SeekChatError(f"{len(receiver.data)} bytes are not a whole message")
     return None
 
 

@@ -272,12 +272,11 @@ class Locator:
         self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, message: Message
     ) -> Message:
         writer.write(seek_chat.encode(message))
-        data = b""
+        receiver, received = seek_chat.Receiver(), b""
         async with asyncio.timeout(REPLY_TIMEOUT):
-            while (reply := seek_chat.decode(data)) is None:
+            while (reply := receiver.receive(received)) is None:
                 if not (received := await reader.read(seek_chat.MAX_SIZE)):
                     raise SeekChatError("it closed the connection without a reply")
-                data += received
         if reply.type != seek_chat.REPLY:
             raise SeekChatError(f"it sent {reply.type!r} in place of a reply")
         return reply
