@@ -30,6 +30,7 @@ from pybeethoven.errors import (
     BeethovenError,
     Busy,
     ConfigError,
+    EpmdError,
     HandshakeError,
     NoConnection,
     brief,
@@ -38,7 +39,7 @@ from pybeethoven.etf import Pid, Term, decode, encode
 from pybeethoven.net import sockets
 from pybeethoven.net.connection import Connection, Refused
 from pybeethoven.net.door import Door
-from pybeethoven.net.finder import Address, Finder, Resolve
+from pybeethoven.net.finder import Address, Allows, Finder, Place, Resolve
 from pybeethoven.net.limits import Limits
 from pybeethoven.net.names import NO_NAME, check_reach, split_name, unnamed_host
 from pybeethoven.net.observe import Announcer, ConnectionEvents, NodeInfo, describe
@@ -99,6 +100,7 @@ class _Attempt:
     """A connection that is to be: who waits for it, and what is to be sent over it."""
 
     up: asyncio.Future[None]
+    place: Place | None = None
     unsent: list[tuple[tuple[Term, ...], Term, Pid | None]] = field(default_factory=list)
     unsent_size: int = 0
     handshake: Handshake | None = None
@@ -237,6 +239,7 @@ class Network:
 
     async def _stop(self) -> None:
         self._running = False
+        self._finder.close()
         self._end_transition()
         if self._door is not None:
             await self._door.close()
@@ -334,6 +337,19 @@ class Network:
         if (connection := self._up.get(peer)) is not None:
             await connection.writer.drain(large=large)
 
+    async def connect_if(self, peer: str, allows: Allows) -> None:
+        """`connect` on behalf of an unauthenticated client: only to those addresses of the peer's
+        host that `allows` allows, whose EPMD alone is asked. Errors as `connect`."""
+        self._check_peer(peer)
+        if peer in self._up:
+            return
+        try:
+            async with asyncio.timeout(self._limits.handshake_time):
+                place = await self._finder.allowed_place(peer, allows)
+        except (OSError, UnicodeError, EpmdError) as error:
+            raise NoConnection(f"no connection to {peer}: {error}") from error
+        await asyncio.shield(self._attempt(peer, place).up)
+
     async def connect(self, peer: str, address: Address | None = None) -> None:
         """Wait until a connection to `peer` is up.
 
@@ -410,11 +426,11 @@ class Network:
 
     # Dialling
 
-    def _attempt(self, peer: str) -> _Attempt:
+    def _attempt(self, peer: str, place: Place | None = None) -> _Attempt:
         attempt = self._attempts.get(peer)
         if attempt is None:
             loop = asyncio.get_running_loop()
-            attempt = self._attempts[peer] = _Attempt(loop.create_future())
+            attempt = self._attempts[peer] = _Attempt(loop.create_future(), place)
             attempt.up.add_done_callback(lambda done: done.cancelled() or done.exception())
             if not self._running:
                 error = NoConnection(f"{self.name} is not running")
@@ -455,14 +471,15 @@ class Network:
 
     async def _dial_once(self, peer: str, attempt: _Attempt) -> None:
         self._check_peer(peer)
-        host, port = await self._finder.find(peer)
+        place = attempt.place or await self._finder.place(peer)
+        hosts, port = await self._finder.find(peer, place)
         if attempt.superseded or attempt.up.done():
             return
         own = self._identity
         if own is None:
-            own = Identity(await unnamed_host(peer, host, port), OFFERED | Flag.NAME_ME, 0)
+            own = Identity(await unnamed_host(peer, hosts[0], port), OFFERED | Flag.NAME_ME, 0)
         await sockets.dial(
-            host, port, lambda: self._secured(self._dialled(peer, attempt, own), peer)
+            hosts, port, lambda: self._secured(self._dialled(peer, attempt, own), peer)
         )
 
     def _dialled(self, peer: str, attempt: _Attempt, own: Identity) -> Connection:
