@@ -39,6 +39,7 @@ from pybeethoven.etf import Pid, Term, decode, encode
 from pybeethoven.net import sockets
 from pybeethoven.net.connection import Connection, Refused
 from pybeethoven.net.door import Door
+from pybeethoven.net.failure_limit import FailureLimit, Rate
 from pybeethoven.net.finder import Address, Allows, Finder, Place, Resolve
 from pybeethoven.net.limits import Limits
 from pybeethoven.net.names import NO_NAME, check_reach, split_name, unnamed_host
@@ -55,6 +56,10 @@ NET_TICKTIME = 60.0
 """Seconds of silence after which a peer is down (OTP's net_ticktime)."""
 CLOSING_TIME = 0.25
 """Seconds that peers have to take what was sent before `stop` cuts them off."""
+PER_ADDRESS: Final = Rate(burst=512, interval=50.0)
+"""Maximum number of handshakes of peers that fail or are unfinished, from one address."""
+IN_ALL: Final = Rate(burst=1024, interval=25.0)
+"""The same for all addresses together."""
 
 
 IN_CHILD: Final = (
@@ -171,6 +176,7 @@ class Network:
         self._dials: set[asyncio.Task[None]] = set()
         # In the order in which they came.
         self._handshakes: dict[Connection, None] = {}
+        self._failures = FailureLimit("handshakes", per_address=PER_ADDRESS, in_all=IN_ALL)
         self._announcer = Announcer()
         self.in_child = False
         """Whether this process was forked from one in which the node ran."""
@@ -542,6 +548,12 @@ class Network:
 
     def status_for(self, connection: Connection, peer: Identity) -> Status:
         """The status message for a peer that has connected to us."""
+        status = self._status_for(peer)
+        if status in (Status.NOK, Status.NOT_ALLOWED):
+            return status
+        return status if self._failures.begin(connection.peer_address) else Status.NOT_ALLOWED
+
+    def _status_for(self, peer: Identity) -> Status:
         if peer.name == self.name:
             return Status.NOT_ALLOWED
         if peer.name in self._up:
@@ -559,7 +571,11 @@ class Network:
     def connection_up(self, connection: Connection) -> None:
         """A handshake is complete: the connection takes the place of any other to that peer."""
         peer = connection.peer_name
-        self._handshakes.pop(connection, None)
+        if connection in self._handshakes:
+            del self._handshakes[connection]
+            self._failures.succeeded(connection.peer_address)
+        else:
+            self._failures.prove(connection.peer_address)
         if (old := self._up.get(peer)) is not None:
             old.close(NoConnection(f"{peer} connected anew"), flush=False)
         self._up[peer] = connection
