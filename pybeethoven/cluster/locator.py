@@ -7,7 +7,6 @@ once.
 from __future__ import annotations
 
 import asyncio
-import ipaddress
 import logging
 import resource
 from collections import deque
@@ -18,6 +17,7 @@ from itertools import islice
 from typing import Any, TypeVar
 
 from pybeethoven.cluster import seek_chat
+from pybeethoven.cluster.dial_policy import parse_network
 from pybeethoven.cluster.seek_chat import Message, SeekChatError
 from pybeethoven.errors import ConfigError, JoinError, brief
 from pybeethoven.net import sockets
@@ -53,12 +53,7 @@ def hosts_of(cluster_net: str) -> list[str]:
 
     Raises `ConfigError` when it is none or has more than 65,536 hosts.
     """
-    try:
-        network = ipaddress.ip_network(cluster_net, strict=False)
-    except ValueError as error:
-        raise ConfigError(
-            f"{cluster_net!r} is not a network; it must look like 10.0.0.0/24"
-        ) from error
+    network = parse_network(cluster_net)
     if network.num_addresses - 2 > MAX_HOSTS:
         raise ConfigError(
             f"the network {cluster_net} has over {MAX_HOSTS} hosts; give a smaller one, "
@@ -307,7 +302,7 @@ def _refusal(name: str, host: str, reply: Message) -> JoinError:
     causes = {
         "join_failed": f"it could not reach {name}: the cookie differs, only one of the two uses "
         "TLS or has a long name (one with a dot in its host part), or the name's host part is not "
-        f"an address at which {reply.sender} can reach this machine",
+        f"the address from which {reply.sender} sees this machine, in its cluster_net",
         "self": f"it says that it is {name} itself: give this node another name",
         "error": "it had an error; see the log of that node",
     }

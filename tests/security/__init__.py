@@ -1,0 +1,1 @@
+"""Tests of attacks that must not succeed."""
