@@ -181,18 +181,18 @@ class Beethoven:
             async with self._seeking:
                 await self.node.start(self._substrate, name=NAME)
                 self._began = asyncio.get_running_loop().time()
-                if (via := await self._locator.seek()) is not None:
-                    self.via = via
-                    await self.core_server.standing.enter(via)
+                await self._locator.seek(enter=self._enter)
             self._watcher = create_task(self._watch(self._substrate), f"watch {self.node.name}")
         except BaseException:
             await self.node.stop()
             raise
 
-    async def _seek_again(self) -> str | None:
+    async def _seek_again(self, again: bool = False) -> str | None:
         """One round of looking for a beacon that is not of our cluster: the node whose beacon lets
-        us in, if one does."""
+        us in, if one does. `again`: ask those last that have let us in without effect."""
         async with self._seeking:
+            if not again:
+                self._locator.forget()
             standing = self.core_server.standing
             settled = asyncio.get_running_loop().time() - self._began > SETTLE_TIME
             try:
@@ -206,6 +206,10 @@ class Beethoven:
             elif settled:
                 standing.looked_around()
             return via
+
+    async def _enter(self, via: str) -> None:
+        await self.core_server.standing.enter(via)
+        self.via = via
 
     def _is_joining(self) -> bool:
         return self._joining is not None and not self._joining.done()
