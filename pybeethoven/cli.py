@@ -87,6 +87,14 @@ def main() -> None:
     help="Let others find the cluster through this node, at --port.",
 )
 @click.option(
+    "--beacon-net",
+    "beacon_nets",
+    metavar="NET",
+    multiple=True,
+    envvar="PYBEETHOVEN_BEACON_NET",
+    help="Let nodes in from this network, too, behind NAT, under any address in it or in --net.",
+)
+@click.option(
     "--listen-port",
     metavar="PORT[-PORT]",
     help="Where other nodes connect to, or a range to take one of.  [default: any]",
@@ -121,6 +129,7 @@ def join(
     port: int,
     first_host: str | None,
     beacon: bool,
+    beacon_nets: tuple[str, ...],
     listen_port: str | None,
     interface: str | None,
     net_ticktime: float,
@@ -148,6 +157,7 @@ def join(
             first_host=first_host,
             on_progress=progress,
             beacon=beacon,
+            beacon_nets=beacon_nets,
             listen_port=_ports(listen_port),
             use_interface=interface,
             net_ticktime=net_ticktime,

@@ -12,20 +12,25 @@ import logging
 import math
 import socket
 from collections.abc import Awaitable, Callable
+from contextlib import suppress
+from dataclasses import dataclass
 from typing import Any, Final
 
 from pybeethoven.cluster import seek_chat
+from pybeethoven.cluster.dial_policy import DialPolicy
 from pybeethoven.cluster.seek_chat import Message, SeekChatError
-from pybeethoven.errors import BeethovenError, ConfigError, brief
+from pybeethoven.errors import BeethovenError, ConfigError, NoConnection, brief
 from pybeethoven.etf import Atom, Term
 from pybeethoven.net import sockets
 from pybeethoven.net.acceptor import Acceptor
+from pybeethoven.net.failure_limit import FailureLimit, Rate
 from pybeethoven.net.listening import listen_address, open_listener
 from pybeethoven.net.log_limit import LogLimit
 from pybeethoven.net.names import split_name
 from pybeethoven.net.tasks import create_task
 from pybeethoven.otp import GenServer
 from pybeethoven.otp.gen_server import From
+from pybeethoven.otp.node import CALL_TIMEOUT
 from pybeethoven.otp.process import first_word
 
 logger = logging.getLogger(__name__)
@@ -34,7 +39,14 @@ NAME: Final = Atom("Elixir.Beethoven.BeaconServer")
 RECOVER: Final = Atom("recover")
 
 MAX_GUESTS: Final = 64
-"""So many connections are open at once; one more is closed at once."""
+"""Maximum number of connections at once. With one more the oldest is closed, first of all one that
+has not asked yet."""
+MAX_GUESTS_OF_ADDRESS: Final = 32
+"""The same for the connections from one address."""
+DIALS_OF_ADDRESS: Final = Rate(burst=32, interval=5.0)
+"""Maximum number of dials that fail or are unfinished, for requests from one address."""
+DIALS_IN_ALL: Final = Rate(burst=64, interval=2.0)
+"""The same for all addresses together."""
 REQUEST_TIME: Final = 5.0
 """Seconds that a guest has to send its request."""
 REPLY_TIME: Final = 5.0
@@ -52,11 +64,16 @@ SAY_AGAIN: Final = 60.0
 """A warning that strangers can cause is logged once in so many seconds."""
 EXTRA_READS: Final = 64
 """A guest that sends so often when it has only to wait is taken to be gone."""
-MAX_LOOKED_AT: Final = 16 * seek_chat.MAX_SIZE
-"""So many bytes of a request are looked at, all of it each time when more has come: one in small
-pieces must not keep us busy."""
 
 Payload = str | list[str]
+
+
+@dataclass(slots=True)
+class _Guest:
+    """A connection to the beacon: where it comes from, and whether its request is there."""
+
+    address: str
+    has_asked: bool = False
 
 
 class BeaconServer(GenServer):
@@ -65,7 +82,7 @@ class BeaconServer(GenServer):
     `add_node` may take its time, and is cancelled when the seeker gives up; a `BeethovenError` that
     it raises is the seeker's `error`. `nodes()`: what those who only watch are told.
     `interface`: the address to listen at, by default the host of the node's name if that is an
-    address, else all.
+    address, else all. `dial_policy`: which hosts are dialled, by default only this machine.
 
     Where the port can't be had, that is logged: a warning if it is taken, else an error. It is
     tried again and again, see `OPEN_AGAIN`, anew from the first pause whenever a node goes down,
@@ -79,6 +96,7 @@ class BeaconServer(GenServer):
         add_node: Callable[[str], Awaitable[None]],
         nodes: Callable[[], list[str]],
         interface: str | None = None,
+        dial_policy: DialPolicy | None = None,
     ) -> None:
         self.port = port
         self.opened_at: float | None = None
@@ -86,6 +104,10 @@ class BeaconServer(GenServer):
         self._add_node = add_node
         self._nodes = nodes
         self._interface = interface
+        self._dial_policy = dial_policy or DialPolicy()
+        self._failures = FailureLimit(
+            "dials for the beacon", per_address=DIALS_OF_ADDRESS, in_all=DIALS_IN_ALL
+        )
         self._forget()
 
     def _forget(self) -> None:
@@ -94,7 +116,8 @@ class BeaconServer(GenServer):
         self._acceptor: Acceptor | None = None
         self._again: asyncio.TimerHandle | None = None
         self._pause = OPEN_AGAIN[0]
-        self._guests: set[asyncio.Task[None]] = set()
+        self._guests: dict[asyncio.Task[None], _Guest] = {}
+        """In the order in which they came."""
         self._adding: dict[str, asyncio.Task[Any]] = {}
         self._silent: dict[str, float] = {}
         self._log_limit = LogLimit()
@@ -128,7 +151,7 @@ class BeaconServer(GenServer):
     async def terminate(self, reason: Term) -> None:
         """Close everything, whoever waits for an answer."""
         self._close()
-        for guest in self._guests:
+        for guest in self._staying():
             guest.cancel()
         if self._guests:
             await asyncio.wait(self._guests)
@@ -189,30 +212,54 @@ class BeaconServer(GenServer):
         self._acceptor = self.opened_at = None
 
     def _accepted(self, sock: socket.socket) -> None:
-        if len(self._guests) >= MAX_GUESTS:
+        try:
+            guest = _Guest(sock.getpeername()[0])
+        except OSError:  # it has gone already
             sock.close()
-            text = f"the beacon of {self.node.name} turns guests away: {MAX_GUESTS} are there"
-            self._say(text, SAY_AGAIN)
             return
-        guest = create_task(self._serve(sock), f"guest of {self.node.name}")
-        self._guests.add(guest)
-        guest.add_done_callback(self._guests.discard)
-        guest.add_done_callback(lambda _: sock.close())  # also when it was cancelled before it ran
+        self._make_room(guest.address)
+        task = create_task(self._serve(sock, guest), f"guest of {self.node.name}")
+        self._guests[task] = guest
+        task.add_done_callback(lambda _: self._guests.pop(task))
+        task.add_done_callback(lambda _: sock.close())  # also when it was cancelled before it ran
 
-    def _say(self, text: str, again: float = math.inf, level: int = logging.WARNING) -> None:
+    def _make_room(self, address: str) -> None:
+        """Close a connection, if there are too many for one more from an address."""
+        staying = self._staying()
+        same = [task for task in staying if self._guests[task].address == address]
+        if len(same) >= MAX_GUESTS_OF_ADDRESS:
+            staying = same
+        elif len(staying) < MAX_GUESTS:
+            return
+        min(staying, key=lambda task: self._guests[task].has_asked).cancel()
+        text = f"the beacon of {self.node.name} turns guests away: {len(staying)} are there"
+        self._say(f"{text}, and one more from {address}", SAY_AGAIN, key="full")
+
+    def _staying(self) -> list[asyncio.Task[None]]:
+        """The guests that are not told to go: a second cancellation would cut their end off."""
+        return [task for task in self._guests if not task.cancelling()]
+
+    def _say(
+        self,
+        text: str,
+        again: float = math.inf,
+        level: int = logging.WARNING,
+        key: str | None = None,
+    ) -> None:
         """Log a text, but not the same one within `again` seconds, as long as it listens or does
-        not."""
+        not; of several texts with one `key`, only one."""
         now = asyncio.get_running_loop().time()
-        if now >= self._silent.get(text, 0.0):
-            self._silent[text] = now + again
+        key = key or text
+        if now >= self._silent.get(key, 0.0):
+            self._silent[key] = now + again
             logger.log(level, "%s", text)
 
     # The guests
 
-    async def _serve(self, sock: socket.socket) -> None:
+    async def _serve(self, sock: socket.socket, guest: _Guest) -> None:
         """One connection: a request, a reply."""
         try:
-            if (payload := await self._payload(sock)) is None:
+            if (payload := await self._payload(sock, guest)) is None:
                 return
             reply = seek_chat.encode(Message(self.node.name, seek_chat.REPLY, payload))
             async with asyncio.timeout(REPLY_TIME):
@@ -220,7 +267,7 @@ class BeaconServer(GenServer):
         except OSError as error:
             logger.debug("a guest of the beacon went away: %s", error)
 
-    async def _payload(self, sock: socket.socket) -> Payload | None:
+    async def _payload(self, sock: socket.socket, guest: _Guest) -> Payload | None:
         """What a guest is told; None if it has gone."""
         try:
             message = await _receive(sock)
@@ -229,13 +276,14 @@ class BeaconServer(GenServer):
             return seek_chat.ERROR
         if message is None:
             return None
+        guest.has_asked = True
         if message.sender == self.node.name:
             return seek_chat.SELF
         if message.type == seek_chat.SEEKING:
-            return await self._let_in(message.sender, sock)
+            return await self._let_in(message.sender, sock, guest.address)
         return self._nodes() if message.type == seek_chat.WATCHING else seek_chat.ERROR
 
-    async def _let_in(self, name: str, sock: socket.socket) -> Payload | None:
+    async def _let_in(self, name: str, sock: socket.socket, address: str) -> Payload | None:
         """Have a node added, if it can be reached; one that is being added already after that.
         None if the guest goes before it is added."""
         try:
@@ -250,9 +298,8 @@ class BeaconServer(GenServer):
         assert task is not None
         self._adding[name] = task
         try:
-            # Up to `CALL_TIMEOUT`, 5 seconds, though the guest goes: so does the dial, and it must
-            # not have as many of them under way as the node can, each for another name.
-            if not await self.node.ping(name):
+            # Also when the guest goes: so does the dial.
+            if not await self._reaches(name, address):
                 level = self._log_limit.level(logging.INFO)
                 logger.log(level, "%s asked to be let in, but can't be reached", name)
                 return seek_chat.JOIN_FAILED
@@ -270,6 +317,28 @@ class BeaconServer(GenServer):
         logger.info("the beacon of %s has let %s in", self.node.name, name)
         return seek_chat.JOINED
 
+    async def _reaches(self, name: str, address: str) -> bool:
+        """Whether a node can be reached, and may be dialled for a request from an address."""
+        if name not in self.node.nodes() and not await self._dials(name, address):
+            return False
+        return await self.node.ping(name)
+
+    async def _dials(self, name: str, address: str) -> bool:
+        if (allows := await self._dial_policy.for_source(address)) is None:
+            text = f"{self.node.name} lets no node in from {address}, which is not in cluster_net"
+            self._say(f"{text}; give its network as one of beacon_nets", SAY_AGAIN, key="outside")
+            return False
+        if not self._failures.begin(address):
+            return False
+        try:
+            async with asyncio.timeout(CALL_TIMEOUT):
+                await self.node.network.connect_if(name, allows)
+        except (NoConnection, ConfigError, TimeoutError) as error:
+            logger.debug("%s was not reached for %s: %s", name, address, error)
+            return False
+        self._failures.succeeded(address)
+        return True
+
 
 async def _receive(sock: socket.socket) -> Message | None:
     """The request of a guest, or None if it says nothing.
@@ -277,20 +346,14 @@ async def _receive(sock: socket.socket) -> Message | None:
     Raises `SeekChatError` for what is none, or not all of one, `OSError`.
     """
     loop = asyncio.get_running_loop()
-    data, looked_at = b"", 0
-    try:
+    receiver = seek_chat.Receiver()
+    with suppress(TimeoutError):
         async with asyncio.timeout(REQUEST_TIME):
             while piece := await loop.sock_recv(sock, seek_chat.MAX_SIZE):
-                data += piece
-                if (message := seek_chat.decode(data)) is not None:
+                if (message := receiver.receive(piece)) is not None:
                     return message
-                looked_at += len(data)
-                if looked_at > MAX_LOOKED_AT:
-                    raise SeekChatError(f"{len(data)} bytes came in too small pieces")
-    except TimeoutError:
-        pass
-    if data:
-        raise SeekChatError(f"{len(data)} bytes are not a whole message")
+    if receiver.data:
+        raise SeekChatError(f"{len(receiver.data)} bytes are not a whole message")
     return None
 
 

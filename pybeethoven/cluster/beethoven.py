@@ -8,11 +8,12 @@ from __future__ import annotations
 import asyncio
 import logging
 import random
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from types import TracebackType
 from typing import Self
 
 from pybeethoven.cluster.core_server import CoreServer
+from pybeethoven.cluster.dial_policy import DialPolicy
 from pybeethoven.cluster.locator import BACKOFF, Locator, check_port, hosts_of
 from pybeethoven.cluster.readers import Modes
 from pybeethoven.cluster.rejoin import REJOIN_INTERVAL, Backoff
@@ -57,7 +58,10 @@ class Beethoven:
     where it dials, see `Node`.
     `rejoin_interval` (seconds): the first and the longest pause between two attempts to be in the
     cluster again, see `rejoin`.
-    `beacon`: whether others find the cluster through this node, at `listener_port`.
+    `beacon`: whether others find the cluster through this node, at `listener_port`. A node is let
+    in if its host is the address that the request comes from, in `cluster_net` or `first_host`.
+    `beacon_nets`: more such networks. A request from one of them may be for any host in them or in
+    `cluster_net`: for hosts behind NAT or with several addresses. Trust all hosts in them.
     `limits`: how much it bears of peers and strangers; by default `Limits()`.
     `tls`: speak TLS with all peers; the beacon and EPMD are still asked without.
 
@@ -81,6 +85,7 @@ class Beethoven:
         resolve: Resolve | None = None,
         rejoin_interval: tuple[float, float] = REJOIN_INTERVAL,
         beacon: bool = True,
+        beacon_nets: Sequence[str] = (),
         limits: Limits | None = None,
         tls: TlsOptions | None = None,
     ) -> None:
@@ -109,6 +114,7 @@ class Beethoven:
         self.via: str | None = None
         """The node whose beacon has let us in last; None: none has since `join`."""
         self._beacon = beacon
+        self._dial_policy = DialPolicy([cluster_net], first_host, beacon_nets)
         self._use_interface = use_interface
         self._began = 0.0
         self._substrate: Substrate | None = None
@@ -170,22 +176,23 @@ class Beethoven:
                 backoff=Backoff(self._rejoin_interval),
                 beacon_port=self._locator.port if self._beacon else None,
                 interface=self._use_interface,
+                dial_policy=self._dial_policy,
             )
             async with self._seeking:
                 await self.node.start(self._substrate, name=NAME)
                 self._began = asyncio.get_running_loop().time()
-                if (via := await self._locator.seek()) is not None:
-                    self.via = via
-                    await self.core_server.standing.enter(via)
+                await self._locator.seek(enter=self._enter)
             self._watcher = create_task(self._watch(self._substrate), f"watch {self.node.name}")
         except BaseException:
             await self.node.stop()
             raise
 
-    async def _seek_again(self) -> str | None:
+    async def _seek_again(self, again: bool = False) -> str | None:
         """One round of looking for a beacon that is not of our cluster: the node whose beacon lets
-        us in, if one does."""
+        us in, if one does. `again`: ask those last that have let us in without effect."""
         async with self._seeking:
+            if not again:
+                self._locator.forget()
             standing = self.core_server.standing
             settled = asyncio.get_running_loop().time() - self._began > SETTLE_TIME
             try:
@@ -199,6 +206,10 @@ class Beethoven:
             elif settled:
                 standing.looked_around()
             return via
+
+    async def _enter(self, via: str) -> None:
+        await self.core_server.standing.enter(via)
+        self.via = via
 
     def _is_joining(self) -> bool:
         return self._joining is not None and not self._joining.done()

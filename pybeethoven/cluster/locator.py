@@ -7,19 +7,19 @@ once.
 from __future__ import annotations
 
 import asyncio
-import ipaddress
 import logging
 import resource
 from collections import deque
-from collections.abc import AsyncGenerator, Callable, Collection, Coroutine
+from collections.abc import AsyncGenerator, Awaitable, Callable, Collection, Coroutine
 from contextlib import aclosing
 from dataclasses import dataclass, field
 from itertools import islice
 from typing import Any, TypeVar
 
 from pybeethoven.cluster import seek_chat
+from pybeethoven.cluster.dial_policy import parse_network
 from pybeethoven.cluster.seek_chat import Message, SeekChatError
-from pybeethoven.errors import ConfigError, JoinError, brief
+from pybeethoven.errors import ConfigError, JoinError, MirrorError, brief
 from pybeethoven.net import sockets
 from pybeethoven.net.listening import is_local
 from pybeethoven.net.names import split_name
@@ -46,6 +46,7 @@ MAX_SAID = 100
 
 T = TypeVar("T")
 Beacon = tuple[asyncio.StreamReader, asyncio.StreamWriter]
+Enter = Callable[[str], Awaitable[None]]
 
 
 def hosts_of(cluster_net: str) -> list[str]:
@@ -53,12 +54,7 @@ def hosts_of(cluster_net: str) -> list[str]:
 
     Raises `ConfigError` when it is none or has more than 65,536 hosts.
     """
-    try:
-        network = ipaddress.ip_network(cluster_net, strict=False)
-    except ValueError as error:
-        raise ConfigError(
-            f"{cluster_net!r} is not a network; it must look like 10.0.0.0/24"
-        ) from error
+    network = parse_network(cluster_net)
     if network.num_addresses - 2 > MAX_HOSTS:
         raise ConfigError(
             f"the network {cluster_net} has over {MAX_HOSTS} hosts; give a smaller one, "
@@ -88,11 +84,26 @@ class Locator:
     backoff: Callable[[], float]
     first: str | None = None
     on_progress: Callable[[int, int], None] | None = None
-    _refusals: list[JoinError] = field(default_factory=list)
+    _refusals: list[JoinError | MirrorError] = field(default_factory=list)
     _said: set[str] = field(default_factory=set)
+    _used: dict[str, None] = field(default_factory=dict)
+    """The hosts whose beacons have let us in since `forget`, the one longest ago first. They are
+    asked after all others, since a further search shows that it did not help."""
 
-    async def seek(self, rounds: int = ROUNDS, known: Collection[str] = frozenset()) -> str | None:
+    def forget(self) -> None:
+        """Ask the hosts in their own order again."""
+        self._used.clear()
+
+    async def seek(
+        self,
+        rounds: int = ROUNDS,
+        known: Collection[str] = frozenset(),
+        enter: Enter | None = None,
+    ) -> str | None:
         """Join through the first beacon that lets us in: its node's name, or None if there is none.
+
+        `enter(node)` makes this node a member through the node of a beacon that has let it in. If
+        it raises `MirrorError` the search goes on, and raises that if no other beacon is found.
 
         The hosts are gone through up to `rounds` times, but no more after `ROUNDS_TIME`. Raises
         `JoinError` if beacons were found in the last round and none let us in. This node's own
@@ -104,17 +115,17 @@ class Locator:
         deadline = loop.time() + ROUNDS_TIME
         for round_number in range(1, rounds + 1):
             self._refusals.clear()
-            if (via := await self._seek_once(known)) is not None:
+            if (via := await self._seek_once(known, enter)) is not None:
                 self._said.clear()
                 return via
             self._say(logging.INFO, f"no beacon let us in in round {round_number} of {rounds}")
-            silent = any(refusal.answer == TIMED_OUT for refusal in self._refusals)
+            silent = any(_answer(refusal) == TIMED_OUT for refusal in self._refusals)
             if silent or loop.time() > deadline:
                 break
             if round_number < rounds:
                 await asyncio.sleep(self.backoff())
         if self._refusals:
-            raise min(self._refusals, key=lambda refusal: refusal.answer == seek_chat.SELF)
+            raise min(self._refusals, key=lambda refusal: _answer(refusal) == seek_chat.SELF)
         return None
 
     async def look(self) -> dict[str, list[str]]:
@@ -134,21 +145,21 @@ class Locator:
         seen.pop(self.name, None)
         return seen
 
-    async def _seek_once(self, known: Collection[str]) -> str | None:
+    async def _seek_once(self, known: Collection[str], enter: Enter | None) -> str | None:
         if known:
-            return await self._seek_strangers({self.name, *known})
+            return await self._seek_strangers({self.name, *known}, enter)
         async with aclosing(self._sweep(self._connect)) as sweep:
             async for host, beacon in sweep:
-                if (via := await self._join(host, beacon)) is not None:
+                if (via := await self._join(host, beacon, enter)) is not None:
                     return via
         return None
 
-    async def _seek_strangers(self, known: Collection[str]) -> str | None:
+    async def _seek_strangers(self, known: Collection[str], enter: Enter | None) -> str | None:
         async with aclosing(self._sweep(self._watch)) as sweep:
             async for host, reply in sweep:
                 if reply.sender in known or (beacon := await self._connect(host)) is None:
                     continue
-                if (via := await self._join(host, beacon)) is not None:
+                if (via := await self._join(host, beacon, enter)) is not None:
                     return via
         return None
 
@@ -159,13 +170,13 @@ class Locator:
 
         The next hosts are met meanwhile. Connections among what is not taken are closed.
         """
-        if self.first is not None:
+        if self.first is not None and self.first not in self._used:
             if (met := await meet(self.first)) is None:
                 self._say(logging.WARNING, f"{self.first}, asked first, is no beacon")
             else:
                 yield self.first, met
         at_once = _at_once()
-        hosts = [host for host in self.hosts if host != self.first]
+        hosts = [h for h in self.hosts if h != self.first and h not in self._used] + [*self._used]
         rest = iter(hosts)
         window: deque[asyncio.Task[T | None]] = deque()
         try:
@@ -228,7 +239,23 @@ class Locator:
         finally:
             beacon[1].close()
 
-    async def _join(self, host: str, beacon: Beacon) -> str | None:
+    async def _join(self, host: str, beacon: Beacon, enter: Enter | None) -> str | None:
+        """The node whose beacon has let us in, if it has, and if `enter` makes us a member."""
+        if (via := await self._ask_beacon(host, beacon)) is None:
+            return None
+        self._used.pop(host, None)
+        self._used[host] = None
+        if enter is None:
+            return via
+        try:
+            await enter(via)
+        except MirrorError as error:
+            self._say(logging.WARNING, f"{error}; it is skipped")
+            self._refusals.append(error)
+            return None
+        return via
+
+    async def _ask_beacon(self, host: str, beacon: Beacon) -> str | None:
         if beacon[0].at_eof():  # it had to wait until another had answered
             beacon[1].close()
             if (again := await self._connect(host)) is None:
@@ -272,12 +299,11 @@ class Locator:
         self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, message: Message
     ) -> Message:
         writer.write(seek_chat.encode(message))
-        data = b""
+        receiver, received = seek_chat.Receiver(), b""
         async with asyncio.timeout(REPLY_TIMEOUT):
-            while (reply := seek_chat.decode(data)) is None:
+            while (reply := receiver.receive(received)) is None:
                 if not (received := await reader.read(seek_chat.MAX_SIZE)):
                     raise SeekChatError("it closed the connection without a reply")
-                data += received
         if reply.type != seek_chat.REPLY:
             raise SeekChatError(f"it sent {brief(reply.type)} in place of a reply")
         return reply
@@ -296,6 +322,10 @@ def _check_sender(reply: Message) -> None:
         raise SeekChatError(f"it calls itself {brief(reply.sender)}, no node name") from error
 
 
+def _answer(refusal: JoinError | MirrorError) -> str:
+    return refusal.answer if isinstance(refusal, JoinError) else seek_chat.JOINED
+
+
 def _silence(host: str, port: int) -> JoinError:
     return JoinError(
         f"{host}:{port} took the connection but did not answer within {REPLY_TIMEOUT:g} seconds: "
@@ -308,7 +338,7 @@ def _refusal(name: str, host: str, reply: Message) -> JoinError:
     causes = {
         "join_failed": f"it could not reach {name}: the cookie differs, only one of the two uses "
         "TLS or has a long name (one with a dot in its host part), or the name's host part is not "
-        f"an address at which {reply.sender} can reach this machine",
+        f"the address from which {reply.sender} sees this machine, in its cluster_net",
         "self": f"it says that it is {name} itself: give this node another name",
         "error": "it had an error; see the log of that node",
     }

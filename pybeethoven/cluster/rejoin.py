@@ -59,8 +59,9 @@ class Member(Protocol):
         """The beacon of the node `via` has let us in."""
 
 
-Seek = Callable[[], Awaitable[str | None]]
-"""Finds a beacon that lets us in and gives its node's name, or None; raises `JoinError`."""
+Seek = Callable[[bool], Awaitable[str | None]]
+"""Finds a beacon that lets us in and gives its node's name, or None; raises `JoinError`. It is told
+whether an earlier search did not make this node a member."""
 
 
 class Backoff:
@@ -131,6 +132,7 @@ class Rejoin(Process):
         self._seek = seek
         self._backoff = backoff
         self._said: set[str] = set()
+        self._sought = False
 
     async def run(self) -> None:
         """Try, each time after a pause."""
@@ -151,9 +153,11 @@ class Rejoin(Process):
         elif self._member.may_recover() and passed < self._backoff.longest:
             # Its beacon would ask a CoreServer whose Mnesia is not there yet, and crash it.
             self._say("a peer is connected, but does not offer the tracker", logging.INFO)
-        elif self._seek is not None and (via := await self._seek()) is not None:
-            logger.info("the beacon of %s lets %s in", via, self.node.name)
-            self._member.let_in(via)
+        elif self._seek is not None:
+            again, self._sought = self._sought, True
+            if (via := await self._seek(again)) is not None:
+                logger.info("the beacon of %s lets %s in", via, self.node.name)
+                self._member.let_in(via)
 
     def _say(self, why: str, level: int = logging.WARNING) -> None:
         if why not in self._said and len(self._said) < MAX_REASONS:

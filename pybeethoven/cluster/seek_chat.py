@@ -28,6 +28,10 @@ ERROR: Final = "error"
 MAX_SIZE = 65536
 """A message may have so many bytes."""
 
+MAX_PARSED: Final = 16 * MAX_SIZE
+"""Maximum number of bytes that are parsed for one message, all of it each time when more has come:
+one in small pieces must not keep the event loop busy."""
+
 
 class SeekChatError(RemoteError):
     """Bytes that are no SeekChat message."""
@@ -47,6 +51,29 @@ def encode(message: Message) -> bytes:
     """The bytes of a message."""
     fields = {"sender": message.sender, "type": message.type, "payload": message.payload}
     return json.dumps(fields, separators=(",", ":")).encode()
+
+
+class Receiver:
+    """Puts one message together from the pieces in which it comes."""
+
+    def __init__(self) -> None:
+        self.data = b""
+        """What has come."""
+        self._parsed = 0
+
+    def receive(self, piece: bytes) -> Message | None:
+        """The message, or None while it may be incomplete.
+
+        Raises `SeekChatError` as `decode` does, and if it comes in too small pieces.
+        """
+        self.data += piece
+        if (message := decode(self.data)) is not None:
+            return message
+        if self.data.rstrip()[-1:] == b"}":
+            self._parsed += len(self.data)
+        if self._parsed > MAX_PARSED:
+            raise SeekChatError(f"{len(self.data)} bytes came in too small pieces")
+        return None
 
 
 def decode(data: bytes) -> Message | None:

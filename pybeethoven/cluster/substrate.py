@@ -11,6 +11,7 @@ from typing import Final
 from pybeethoven.cluster.beacon_server import NAME as BEACON_SERVER
 from pybeethoven.cluster.beacon_server import BeaconServer
 from pybeethoven.cluster.core_server import CoreServer
+from pybeethoven.cluster.dial_policy import DialPolicy
 from pybeethoven.cluster.rejoin import Backoff, Seek
 from pybeethoven.cluster.tracker import STANDALONE
 from pybeethoven.etf import Atom, Term
@@ -46,8 +47,9 @@ def by_score(rows: list[Row]) -> list[Row]:
 class Substrate(Supervisor):
     """Runs the CoreServer, mirrors of the roles and of how busy the nodes are, and a beacon.
 
-    `seek`, `backoff`: how it joins a cluster, see `rejoin`. `beacon_port`, `interface`: where
-    those who look for a cluster find us, see `BeaconServer`; None: nowhere.
+    `seek`, `backoff`: how it joins a cluster, see `rejoin`. `beacon_port`, `interface`,
+    `dial_policy`: where those who look for a cluster find us, and which of them are let in, see
+    `BeaconServer`; without a port: nowhere.
     """
 
     def __init__(
@@ -57,6 +59,7 @@ class Substrate(Supervisor):
         backoff: Backoff | None = None,
         beacon_port: int | None = None,
         interface: str | None = None,
+        dial_policy: DialPolicy | None = None,
     ) -> None:
         self.core_server = CoreServer(STANDALONE, seek=seek, backoff=backoff)
         self.roles = self._mirror(Table(ROLE_TRACKER, type="ordered_set"))
@@ -74,6 +77,7 @@ class Substrate(Supervisor):
                 add_node=core.new_node,
                 nodes=core.standing.others_online,
                 interface=interface,
+                dial_policy=dial_policy,
             )
             children.append(ChildSpec(BEACON_SERVER, lambda: beacon, name=BEACON_SERVER))
         super().__init__(children)

@@ -27,6 +27,7 @@ from pybeethoven.errors import BeethovenError, HandshakeError, NoConnection, Rem
 from pybeethoven.etf import Term
 from pybeethoven.net.buffered import BufferedProtocol
 from pybeethoven.net.limits import Limits
+from pybeethoven.net.listening import ANY6
 from pybeethoven.net.log_limit import LogLimit
 from pybeethoven.net.ticktime import TickTime
 from pybeethoven.net.writer import Writer
@@ -123,6 +124,12 @@ class Connection(BufferedProtocol):
     def peer_name(self) -> str:
         """The node at the other end, as far as it is known."""
         return self._name or self._handshake.peer_name or "an unnamed node"
+
+    @property
+    def peer_address(self) -> str:
+        """The IP address of the other end; `::` if it has gone already."""
+        assert self._transport is not None
+        return str((self._transport.get_extra_info("peername") or (ANY6,))[0])
 
     def close(self, reason: BeethovenError, *, flush: bool = True) -> None:
         """End the connection; the owner hears of it before this returns.

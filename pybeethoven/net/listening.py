@@ -8,9 +8,12 @@ import ipaddress
 import socket
 from collections.abc import Iterable
 from contextlib import suppress
+from typing import TypeAlias
 
 from pybeethoven.errors import ConfigError
 from pybeethoven.net.sockets import parent_only
+
+IPAddress: TypeAlias = ipaddress.IPv4Address | ipaddress.IPv6Address
 
 BACKLOG = 128
 """So many connections may wait to be accepted, as at an OTP node."""
@@ -58,9 +61,26 @@ def is_local(transport: asyncio.BaseTransport) -> bool:
     peer, own = (transport.get_extra_info(key) for key in ("peername", "sockname"))
     if not peer or not own:  # it has gone already
         return False
-    address = ipaddress.ip_address(peer[0].partition("%")[0])
-    mapped = getattr(address, "ipv4_mapped", None)
-    return bool((mapped or address).is_loopback or peer[0] == own[0])
+    return plain_address(peer[0]).is_loopback or peer[0] == own[0]
+
+
+def plain_address(text: str) -> IPAddress:
+    """An IP address without its scope; an IPv4 address that is written as IPv6 is IPv4."""
+    address = ipaddress.ip_address(text.partition("%")[0])
+    return getattr(address, "ipv4_mapped", None) or address
+
+
+def is_own_address(text: str) -> bool:
+    """Whether an IP address is one of this machine's."""
+    address = plain_address(text)
+    if address.is_loopback:
+        return True
+    # Not by binding to it: net.ipv4.ip_nonlocal_bind allows that for any address.
+    family = socket.AF_INET if address.version == 4 else socket.AF_INET6
+    with socket.socket(family, socket.SOCK_DGRAM) as probe, suppress(OSError):
+        probe.connect((str(address), 9))  # sends nothing
+        return plain_address(probe.getsockname()[0]) == address
+    return False
 
 
 def port_range(setting: int | tuple[int, int]) -> range:

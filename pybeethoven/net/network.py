@@ -30,6 +30,7 @@ from pybeethoven.errors import (
     BeethovenError,
     Busy,
     ConfigError,
+    EpmdError,
     HandshakeError,
     NoConnection,
     brief,
@@ -38,7 +39,8 @@ from pybeethoven.etf import Pid, Term, decode, encode
 from pybeethoven.net import sockets
 from pybeethoven.net.connection import Connection, Refused
 from pybeethoven.net.door import Door
-from pybeethoven.net.finder import Address, Finder, Resolve
+from pybeethoven.net.failure_limit import FailureLimit, Rate
+from pybeethoven.net.finder import Address, Allows, Finder, Place, Resolve
 from pybeethoven.net.limits import Limits
 from pybeethoven.net.log_limit import LogLimit
 from pybeethoven.net.names import NO_NAME, check_reach, split_name, unnamed_host
@@ -55,6 +57,10 @@ NET_TICKTIME = 60.0
 """Seconds of silence after which a peer is down (OTP's net_ticktime)."""
 CLOSING_TIME = 0.25
 """Seconds that peers have to take what was sent before `stop` cuts them off."""
+PER_ADDRESS: Final = Rate(burst=512, interval=50.0)
+"""Maximum number of handshakes of peers that fail or are unfinished, from one address."""
+IN_ALL: Final = Rate(burst=1024, interval=25.0)
+"""The same for all addresses together."""
 
 
 IN_CHILD: Final = (
@@ -100,6 +106,7 @@ class _Attempt:
     """A connection that is to be: who waits for it, and what is to be sent over it."""
 
     up: asyncio.Future[None]
+    place: Place | None = None
     unsent: list[tuple[tuple[Term, ...], Term, Pid | None]] = field(default_factory=list)
     unsent_size: int = 0
     handshake: Handshake | None = None
@@ -172,6 +179,7 @@ class Network:
         self._handshakes: dict[Connection, None] = {}
         # The connections whose handshake is under way, on either side, by the challenge given.
         self._challenges: dict[int, Connection] = {}
+        self._failures = FailureLimit("handshakes", per_address=PER_ADDRESS, in_all=IN_ALL)
         self._announcer = Announcer()
         self._log_limit = LogLimit()
         self._in_use = False
@@ -245,6 +253,7 @@ class Network:
 
     async def _stop(self) -> None:
         self._running = False
+        self._finder.close()
         self._end_transition()
         if self._door is not None:
             await self._door.close()
@@ -343,6 +352,19 @@ class Network:
         if (connection := self._up.get(peer)) is not None:
             await connection.writer.drain(large=large)
 
+    async def connect_if(self, peer: str, allows: Allows) -> None:
+        """`connect` on behalf of an unauthenticated client: only to those addresses of the peer's
+        host that `allows` allows, whose EPMD alone is asked. Errors as `connect`."""
+        self._check_peer(peer)
+        if peer in self._up:
+            return
+        try:
+            async with asyncio.timeout(self._limits.handshake_time):
+                place = await self._finder.allowed_place(peer, allows)
+        except (OSError, UnicodeError, EpmdError) as error:
+            raise NoConnection(f"no connection to {peer}: {error}") from error
+        await asyncio.shield(self._attempt(peer, place).up)
+
     async def connect(self, peer: str, address: Address | None = None) -> None:
         """Wait until a connection to `peer` is up.
 
@@ -419,11 +441,11 @@ class Network:
 
     # Dialling
 
-    def _attempt(self, peer: str) -> _Attempt:
+    def _attempt(self, peer: str, place: Place | None = None) -> _Attempt:
         attempt = self._attempts.get(peer)
         if attempt is None:
             loop = asyncio.get_running_loop()
-            attempt = self._attempts[peer] = _Attempt(loop.create_future())
+            attempt = self._attempts[peer] = _Attempt(loop.create_future(), place)
             attempt.up.add_done_callback(lambda done: done.cancelled() or done.exception())
             if not self._running:
                 error = NoConnection(f"{self.name} is not running")
@@ -464,14 +486,15 @@ class Network:
 
     async def _dial_once(self, peer: str, attempt: _Attempt) -> None:
         self._check_peer(peer)
-        host, port = await self._finder.find(peer)
+        place = attempt.place or await self._finder.place(peer)
+        hosts, port = await self._finder.find(peer, place)
         if attempt.superseded or attempt.up.done():
             return
         own = self._identity
         if own is None:
-            own = Identity(await unnamed_host(peer, host, port), OFFERED | Flag.NAME_ME, 0)
+            own = Identity(await unnamed_host(peer, hosts[0], port), OFFERED | Flag.NAME_ME, 0)
         await sockets.dial(
-            host, port, lambda: self._secured(self._dialled(peer, attempt, own), peer)
+            hosts, port, lambda: self._secured(self._dialled(peer, attempt, own), peer)
         )
 
     def _dialled(self, peer: str, attempt: _Attempt, own: Identity) -> Connection:
@@ -552,6 +575,12 @@ class Network:
 
     def status_for(self, connection: Connection, peer: Identity) -> Status:
         """The status message for a peer that has connected to us."""
+        status = self._status_for(peer)
+        if status in (Status.NOK, Status.NOT_ALLOWED):
+            return status
+        return status if self._failures.begin(connection.peer_address) else Status.NOT_ALLOWED
+
+    def _status_for(self, peer: Identity) -> Status:
         if peer.name == self.name:
             return Status.NOT_ALLOWED
         if peer.name in self._up:
@@ -569,8 +598,12 @@ class Network:
     def connection_up(self, connection: Connection) -> None:
         """A handshake is complete: the connection takes the place of any other to that peer."""
         peer = connection.peer_name
-        self._handshakes.pop(connection, None)
         self._challenges.pop(connection.challenge, None)
+        if connection in self._handshakes:
+            del self._handshakes[connection]
+            self._failures.succeeded(connection.peer_address)
+        else:
+            self._failures.prove(connection.peer_address)
         if (old := self._up.get(peer)) is not None:
             old.close(NoConnection(f"{peer} connected anew"), flush=False)
         self._up[peer] = connection

@@ -14,10 +14,14 @@ import os
 import socket
 import threading
 from collections.abc import Callable, Sequence
+from concurrent.futures import Executor
 from contextlib import suppress
 from functools import partial
 from ipaddress import ip_address
-from typing import Any, Final, cast
+from typing import Any, Final, TypeAlias, cast
+
+Found: TypeAlias = tuple[int, int, int, str, tuple[Any, ...]]
+"""An entry of what `getaddrinfo` gives."""
 
 NO_DESCRIPTORS: Final = (errno.EMFILE, errno.ENFILE)
 """The error numbers for too few file descriptors."""
@@ -66,25 +70,36 @@ os.register_at_fork(
 )
 
 
-async def dial(host: str, port: int, factory: Callable[[], asyncio.BaseProtocol]) -> None:
-    """Connect to a host, at the first of its addresses that accepts, and give the connection to the
-    protocol that `factory` makes then.
+async def dial(
+    hosts: Sequence[str], port: int, factory: Callable[[], asyncio.BaseProtocol]
+) -> None:
+    """Connect to the first of some addresses that accepts, and give the connection to the protocol
+    that `factory` makes then.
 
-    Raises `OSError`, with the text of each address's error, or `UnicodeError` for what is not a
-    host name. When cancelled, no socket stays open.
+    Raises `OSError`, with the text of each address's error. When cancelled, no socket stays open.
     """
-    await give(await _connect(host, port), factory)
+    found = [entry for host in hosts for entry in await _resolve(host, port)]
+    await give(await _connect(", ".join(hosts), found), factory)
+
+
+async def resolve(host: str, executor: Executor | None = None) -> list[str]:
+    """The addresses of a host. `executor`: runs the look-up, by default that of the event loop.
+
+    Raises `OSError`, or `UnicodeError` for what is not a host name.
+    """
+    found = await _resolve(host, 0, executor)
+    return list(dict.fromkeys(str(address[0]) for *_, address in found))
 
 
 async def open_stream(
     host: str, port: int, limit: int = 65_536
 ) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
-    """Connect as `dial` does, like `asyncio.open_connection`; `limit`: bytes that may wait to be
-    read."""
+    """Connect to a host as `dial` does, like `asyncio.open_connection`; `limit`: bytes that may
+    wait to be read. Raises `UnicodeError` for what is not a host name."""
     loop = asyncio.get_running_loop()
     reader = asyncio.StreamReader(limit, loop)
     protocol = asyncio.StreamReaderProtocol(reader, loop=loop)
-    transport = await give(await _connect(host, port), lambda: protocol)
+    transport = await give(await _connect(host, await _resolve(host, port)), lambda: protocol)
     return reader, asyncio.StreamWriter(transport, protocol, reader, loop)
 
 
@@ -104,10 +119,10 @@ async def give(
     return cast(asyncio.WriteTransport, transport)
 
 
-async def _connect(host: str, port: int) -> socket.socket:
+async def _connect(host: str, found: Sequence[Found]) -> socket.socket:
     loop = asyncio.get_running_loop()
     errors: list[OSError] = []
-    for family, kind, protocol, _, address in await _resolve(host, port):
+    for family, kind, protocol, _, address in found:
         try:
             sock = parent_only(partial(socket.socket, family, kind, protocol))
         except OSError as error:  # the kernel may have no IPv6
@@ -131,11 +146,14 @@ async def _connect(host: str, port: int) -> socket.socket:
     raise OSError(f"no address of {host} accepts: {'; '.join(map(str, errors))}")
 
 
-async def _resolve(host: str, port: int) -> Sequence[tuple[int, int, int, str, tuple[Any, ...]]]:
+async def _resolve(host: str, port: int, executor: Executor | None = None) -> Sequence[Found]:
     try:
         family = socket.AF_INET if ip_address(host).version == 4 else socket.AF_INET6
     except ValueError:
         loop = asyncio.get_running_loop()
-        return await loop.getaddrinfo(host, port, type=socket.SOCK_STREAM)
+        if executor is None:
+            return await loop.getaddrinfo(host, port, type=socket.SOCK_STREAM)
+        look_up = partial(socket.getaddrinfo, host, port, type=socket.SOCK_STREAM)
+        return await loop.run_in_executor(executor, look_up)
     # A look-up would be done in a thread.
     return [(family, socket.SOCK_STREAM, socket.IPPROTO_TCP, "", (host, port))]

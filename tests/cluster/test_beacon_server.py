@@ -17,11 +17,19 @@ from hypothesis import strategies as st
 
 from pybeethoven import Atom, Node
 from pybeethoven.cluster import beacon_server
-from pybeethoven.cluster.beacon_server import MAX_GUESTS, NAME, RECOVER, BeaconServer
+from pybeethoven.cluster.beacon_server import (
+    DIALS_OF_ADDRESS,
+    MAX_GUESTS,
+    MAX_GUESTS_OF_ADDRESS,
+    NAME,
+    RECOVER,
+    BeaconServer,
+)
 from pybeethoven.cluster.locator import Locator
 from pybeethoven.cluster.seek_chat import MAX_SIZE
-from pybeethoven.errors import JoinError, MirrorError
+from pybeethoven.errors import JoinError, MirrorError, NoConnection
 from pybeethoven.net.acceptor import ACCEPT_PAUSE
+from pybeethoven.net.finder import Allows
 from pybeethoven.net.listening import open_listener
 from pybeethoven.testing import Epmd, free_port
 from tests.helpers import no_file_descriptors, soon, until_logged
@@ -371,23 +379,25 @@ async def test_dials_for_clients_that_left_are_bounded(
 ) -> None:
     """A client that leaves counts until its node has been dialled.
 
-    So clients cannot cause more dials at once than the beacon has clients.
+    So clients cannot cause more dials at once than the limit of their address.
     """
     reached = asyncio.Event()
+    dialled: list[str] = []
 
-    async def ping(name: str) -> bool:
+    async def connect_if(name: str, allows: Allows) -> None:
+        dialled.append(name)
         await reached.wait()
-        return False
+        raise NoConnection(name)
 
-    monkeypatch.setattr(node, "ping", ping)
-    for number in range(MAX_GUESTS):
+    monkeypatch.setattr(node.network, "connect_if", connect_if)
+    for number in range(DIALS_OF_ADDRESS.burst):
         _, writer = await asyncio.open_connection(HOST, port)
         writer.write(message(f"n{number}@127.0.0.9"))
-        while len(beacon._adding) == number:
+        while len(dialled) == number:
             await asyncio.sleep(0)
         writer.close()
-    assert await ask(port) is None
-    assert len(beacon._adding) == MAX_GUESTS
+    assert await ask(port, message("late@127.0.0.9")) == "join_failed"
+    assert len(dialled) == DIALS_OF_ADDRESS.burst
     reached.set()
     await guests_gone(beacon)
     assert await ask(port, message(kind="watching")) == NODES
@@ -409,20 +419,31 @@ async def test_client_that_does_not_read_is_closed(
     writer.close()
 
 
+@pytest.mark.parametrize("sources", [1, 4])
 async def test_number_of_clients_is_limited(
-    beacon: BeaconServer, port: int, caplog: pytest.LogCaptureFixture
+    sources: int, beacon: BeaconServer, node: Node, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """At most `MAX_GUESTS` clients are served, which is logged once; those that leave make room."""
-    streams = [await asyncio.open_connection(HOST, port) for _ in range(MAX_GUESTS + 5)]
-    for reader, _ in streams[MAX_GUESTS:]:
+    """At most `MAX_GUESTS` clients are served, and half of that from one address, which is logged
+    once: the oldest make room."""
+    limit = MAX_GUESTS if sources > 1 else MAX_GUESTS_OF_ADDRESS
+    streams = [
+        await asyncio.open_connection(
+            HOST, beacon.port, local_addr=(f"127.0.0.{1 + number % sources}", 0)
+        )
+        for number in range(limit + 5)
+    ]
+    for reader, _ in streams[:5]:
         assert await answer(reader) is None
-    assert len(beacon._guests) == MAX_GUESTS
+    assert len(beacon._guests) == limit
     [record] = caplog.records
-    assert f"turns guests away: {MAX_GUESTS} are there" in record.getMessage()
+    assert f"turns guests away: {limit} are there" in record.getMessage()
+    _, last = streams[-1]
+    last.write(message(kind="watching"))
+    assert await answer(streams[-1][0]) == NODES
     for _, writer in streams:
         writer.close()
     await guests_gone(beacon)
-    assert await ask(port, message(kind="watching")) == NODES
+    assert await ask(beacon.port, message(kind="watching")) == NODES
 
 
 async def test_connections_closed_at_once_leave_nothing(
@@ -602,7 +623,7 @@ async def test_end_frees_the_port(
     else:
         node.exit(beacon, Atom(way))
     assert await soon(beacon.wait_end())
-    assert (beacon.opened_at, cluster.cancelled, beacon._guests) == (None, [OTHER], set())
+    assert (beacon.opened_at, cluster.cancelled, beacon._guests) == (None, [OTHER], {})
     assert await answer(reader) is await answer(idle_reader) is None
     open_listener(HOST, [port]).close()
     writer.close()

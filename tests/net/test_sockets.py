@@ -73,7 +73,7 @@ async def test_socket_is_closed_where_no_protocol_is_made() -> None:
 
     with open_listener("127.0.0.1", [0]) as listener:
         with pytest.raises(RuntimeError, match="no protocol"):
-            await soon(sockets.dial("127.0.0.1", listener.getsockname()[1], fail))
+            await soon(sockets.dial(["127.0.0.1"], listener.getsockname()[1], fail))
         peer, _ = listener.accept()
         with peer:
             peer.setblocking(False)
