@@ -5,9 +5,8 @@ Run it with `uvicorn --app-dir examples fastapi_app:app --workers 2`.
 
 import os
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager, suppress
+from contextlib import asynccontextmanager
 from dataclasses import asdict
-from itertools import count
 from typing import Any
 
 from fastapi import FastAPI
@@ -21,13 +20,24 @@ PORT = int(os.environ.get("PYBEETHOVEN_PORT", "33000"))
 @asynccontextmanager
 async def lifespan(app: FastAPI) -> AsyncIterator[None]:
     """Join the cluster, and leave it when the application ends."""
-    # The first free name: workers have different names, and a restarted worker has its old name.
-    for number in count(1):
+    app.state.beethoven = await join_under_a_free_name()
+    try:
+        yield
+    finally:
+        await app.state.beethoven.leave()
+
+
+async def join_under_a_free_name() -> Beethoven:
+    """Join as `web1`, `web2` and so on: each worker has a name of its own, also after a restart."""
+    number = 1
+    while True:
         node = Beethoven(f"web{number}@127.0.0.1", cookie=COOKIE, listener_port=PORT)
-        with suppress(NameTaken):
-            async with node as app.state.beethoven:
-                yield
-                return
+        try:
+            await node.join()
+        except NameTaken:
+            number += 1
+        else:
+            return node
 
 
 app = FastAPI(lifespan=lifespan)
