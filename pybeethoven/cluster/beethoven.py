@@ -170,6 +170,7 @@ class Beethoven:
         try:
             await self.node.start_node()
             self._seeking = asyncio.Lock()
+            self._locator.forget()
             self.via = None
             self._substrate = Substrate(
                 seek=self._seek_again,

@@ -1,4 +1,4 @@
-"""Hosts of the cluster's network that answer as beacons, and are none."""
+"""Hosts of the cluster's network that answer as beacons do, but are not members of a cluster."""
 
 from __future__ import annotations
 
@@ -100,6 +100,15 @@ async def test_lone_node_finds_others_behind_a_beacon_that_lies(
             await p.until_mode("clustered", 10 * UNIT)
             assert requests
             assert p.via == Q
+
+
+async def test_first_host_is_asked_first_by_a_later_join(make: Make) -> None:
+    """That its beacon has let the node in before does not put it behind the others."""
+    p = make(P, first_host="127.0.0.3")
+    async with make(Q, cluster_net="127.0.0.3/32"), make("r@127.0.0.2"):
+        for _ in range(2):
+            async with p:
+                assert p.via == Q
 
 
 # What drips
