@@ -245,7 +245,8 @@ class Connection(BufferedProtocol):
             case StatusReceived(Status.NOK | Status.NOT_ALLOWED as status):
                 raise Refused(status, f"the peer answered {status}")
             case AliveAnswered(False):
-                raise HandshakeError(f"{self.peer_name} keeps its older connection")
+                # It had dialled when the other connection came up.
+                raise Refused(Status.NOK, f"{self.peer_name} keeps its older connection")
             case Completed(peer, flags):
                 self._become_up(peer, flags)
 

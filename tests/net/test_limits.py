@@ -16,6 +16,7 @@ from pybeethoven.distribution.flags import OFFERED, Flag
 from pybeethoven.distribution.framing import MessageReader, encode_message
 from pybeethoven.distribution.handshake import Handshake, Identity
 from pybeethoven.errors import CallTimeout, NoConnection, UpdatesLost
+from pybeethoven.net import sockets
 from pybeethoven.net.observe import MAX_UNREAD, ConnectionEvents
 from pybeethoven.testing import Epmd
 from tests.helpers import LIMIT, Recorder, atoms, soon
@@ -387,6 +388,35 @@ async def test_missing_flags_are_named(start_node: StartNode) -> None:
         with pytest.raises(NoConnection, match="lacks the flags UTF8_ATOMS, MAP_TAG"):
             await soon(a.connect(B))
         assert "UTF8_ATOMS, MAP_TAG" in str((await soon(anext(events))).reason)
+
+
+async def test_dial_that_comes_too_late_is_not_a_refusal(
+    start_node: StartNode, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A node whose dial is answered when the peer's has succeeded keeps that, without an event."""
+    a, b = await start_node(A), await start_node(B)
+    events = b.connection_events()
+    dial, may_go_on = sockets.dial, asyncio.Event()
+
+    async def late(*args: Any) -> None:
+        monkeypatch.setattr(sockets, "dial", dial)
+        await may_go_on.wait()
+        await dial(*args)
+        dialled.set()
+
+    dialled = asyncio.Event()
+    monkeypatch.setattr(sockets, "dial", late)
+    dialling = asyncio.create_task(a.connect(B))
+    while sockets.dial is late:
+        await asyncio.sleep(0)
+    await soon(b.connect(A))
+    await soon(dialling)
+    may_go_on.set()
+    await soon(dialled.wait())
+    while b.info().handshakes or len(b.network._all) > 1:
+        await asyncio.sleep(0)
+    a.disconnect(B)
+    assert [(await soon(anext(events))).kind for _ in range(2)] == ["up", "down"]
 
 
 async def test_simultaneous_dials_are_not_refusals(start_node: StartNode) -> None:
