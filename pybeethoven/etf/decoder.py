@@ -21,6 +21,7 @@ from typing import TypeAlias
 
 from pybeethoven.errors import DecodeError, EncodeError
 from pybeethoven.etf.encoder import encode
+from pybeethoven.etf.maps import make_map
 from pybeethoven.etf.terms import ATOM_TYPES, Fun, ImproperList, Map, NativeRecord, Term
 from pybeethoven.etf.values import VALUE_READERS, cached_atoms, check_length, new_atom
 
@@ -32,10 +33,6 @@ decoded takes up to 80 times its bytes of memory (a list of empty lists does).""
 MAX_COLLECTED_SIZE = 64 * 1024
 """Maximum number of bytes that are decoded with Python's cyclic garbage collection on: it looks
 again and again at all that was built, so that the cost would not be linear."""
-MAX_SAME_HASHES = 64
-"""A map with so many keys whose hash another key has is kept as a `Map`: Python's hashes of numbers
-and tuples are no secret, and a dict of keys with one hash takes time by the square of their number.
-"""
 
 SMALL_INTEGER_EXT = 97
 ATOM_EXT = 100
@@ -261,15 +258,7 @@ def _open_map(data: bytes, pos: int) -> tuple[int, int, _Finish]:
 
 
 def _map(items: list[Term]) -> dict[Term, Term] | Map:
-    keys, values = items[::2], items[1::2]
-    try:
-        if len(keys) <= MAX_SAME_HASHES or len(keys) - len(set(map(hash, keys))) < MAX_SAME_HASHES:
-            result = dict(zip(keys, values, strict=True))
-            if len(result) == len(keys):
-                return result
-    except TypeError:
-        pass
-    return Map(list(zip(keys, values, strict=True)))
+    return make_map(items[::2], items[1::2])
 
 
 def _check_keys(term: Term) -> None:

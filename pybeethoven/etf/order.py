@@ -10,7 +10,9 @@ Source: https://www.erlang.org/doc/system/expressions.html#term-comparisons
 from __future__ import annotations
 
 import math
+import random
 import struct
+import sys
 from collections.abc import Callable, Iterable, Iterator
 from operator import itemgetter
 from typing import Any, Final, TypeAlias
@@ -18,6 +20,7 @@ from typing import Any, Final, TypeAlias
 from pybeethoven.errors import DecodeError, EncodeError
 from pybeethoven.etf.decoder import decode_term
 from pybeethoven.etf.encoder import MAX_DEPTH, encode
+from pybeethoven.etf.maps import make_map
 from pybeethoven.etf.terms import (
     Atom,
     BitString,
@@ -37,18 +40,13 @@ Key: TypeAlias = tuple[Any, ...]
 
 # number < atom < reference < fun < port < pid < tuple < native record < map < nil < list
 # < bit string
-NUMBER: Final = 0
-ATOM: Final = 1
-REFERENCE: Final = 2
-FUN: Final = 3
-PORT: Final = 4
-PID: Final = 5
-TUPLE: Final = 6
-RECORD: Final = 7
-MAP: Final = 8
-NIL: Final = 9
-CONS: Final = 10
-BITS: Final = 11
+_KINDS: Final = sorted(random.SystemRandom().sample(range(1 << 60), 12))
+"""Nobody can tell the hashes of keys that begin with these, so that no peer can choose keys which
+are in each other's way in a dict."""
+NUMBER, ATOM, REFERENCE, FUN, PORT, PID, TUPLE, RECORD, MAP, NIL, CONS, BITS = _KINDS
+
+_HASHED_AS_THEMSELVES: Final = range(sys.hash_info.modulus)
+"""The integers that share their hash with no other of them."""
 
 
 def order_key(term: Term) -> Key:
@@ -62,7 +60,7 @@ def order_key(term: Term) -> Key:
     kind = type(term)
     if kind is Atom:
         return ATOM, term
-    if kind is int:
+    if kind is int and term in _HASHED_AS_THEMSELVES:
         return NUMBER, term
     if kind is bytes:
         return BITS, term, 8
@@ -80,7 +78,7 @@ def exact_key(term: Term) -> Key:
     kind = type(term)
     if kind is Atom:
         return ATOM, term
-    if kind is int:
+    if kind is int and term in _HASHED_AS_THEMSELVES:
         return NUMBER, 0, term
     if kind is bytes:
         return BITS, term, 8
@@ -92,12 +90,8 @@ def as_map(pairs: Iterable[tuple[Term, Term]]) -> dict[Term, Term] | Map:
 
     Raises `EncodeError` for a key that has no external form.
     """
-    unique = list({exact_key(key): (key, value) for key, value in pairs}.values())
-    try:
-        result = dict(unique)
-    except TypeError:  # a list or a map as a key
-        return Map(unique)
-    return result if len(result) == len(unique) else Map(unique)
+    unique = {exact_key(key): (key, value) for key, value in pairs}.values()
+    return make_map([key for key, _ in unique], [value for _, value in unique])
 
 
 class _Tokens(list[Any]):
@@ -147,12 +141,23 @@ def _no_term(_: _Tokens, term: Term) -> None:
 
 def _integer(tokens: _Tokens, term: int) -> None:
     tokens += (NUMBER, 0, term) if tokens.exact else (NUMBER, term)
+    _mix(tokens, term)
 
 
 def _float(tokens: _Tokens, term: float) -> None:
     if not math.isfinite(term):
         _no_term(tokens, term)
     tokens += (NUMBER, 1, term, math.copysign(1, term)) if tokens.exact else (NUMBER, term)
+    _mix(tokens, int(term) if term.is_integer() else term)
+
+
+def _mix(tokens: _Tokens, number: int | float) -> None:
+    """Behind a number that shares its hash with others, write what does not: equal for equal ones,
+    and hashed by Python with a secret."""
+    if isinstance(number, float):
+        tokens.append(str(number))
+    elif number not in _HASHED_AS_THEMSELVES:
+        tokens.append(number.to_bytes(number.bit_length() // 8 + 1, "little", signed=True))
 
 
 def _atom(tokens: _Tokens, term: Atom) -> None:
@@ -196,6 +201,7 @@ def _reference(tokens: _Tokens, term: Reference) -> None:
     # The last word is the highest one.
     value = sum(word << 32 * place for place, word in enumerate(term.ids))
     tokens += (REFERENCE, term.node, term.creation, value)
+    _mix(tokens, value)
 
 
 def _export(tokens: _Tokens, term: Export) -> None:

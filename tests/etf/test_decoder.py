@@ -28,7 +28,7 @@ from pybeethoven.etf import (
     decode_term,
     encode,
 )
-from pybeethoven.etf.decoder import MAX_SAME_HASHES
+from pybeethoven.etf.maps import FEW_KEYS
 from pybeethoven.etf.values import (
     MAX_CACHED_ATOMS,
     MAX_CACHED_IDENTIFIERS,
@@ -371,12 +371,12 @@ def test_maps_as_keys_of_maps_as_keys() -> None:
 def test_keys_of_one_hash(head: bytes) -> None:
     """They are not put into a dict, which would take time that grows with their square."""
     modulus = sys.hash_info.modulus
-    keys = [head + encode(modulus * each)[1:] for each in range(1, 2 * MAX_SAME_HASHES)]
+    keys = [head + encode(modulus * each)[1:] for each in range(1, 2 * FEW_KEYS)]
 
     def data(keys: list[bytes]) -> bytes:
         return b"\x83t" + struct.pack(">I", len(keys)) + b"".join(key + b"j" for key in keys)
 
-    assert type(decode(data(keys[:MAX_SAME_HASHES]))) is dict
+    assert type(decode(data(keys[:FEW_KEYS]))) is dict
     many = decode(data(keys))
     assert type(many) is Map
     assert encode(many) == data(keys)
