@@ -28,7 +28,10 @@ ALLOWED = {"testing": {"testing", "etf", "errors"}}
 
 PURE = [
     *("errors", "etf", "distribution", "cluster/seek_chat"),
-    *(f"mnesia/{name}" for name in ("events", "guards", "match_spec", "patterns", "table")),
+    *(
+        f"mnesia/{name}"
+        for name in ("budget", "events", "guards", "match_spec", "operations", "patterns", "table")
+    ),
 ]
 IMPURE = {
     *("asyncio", "datetime", "os", "pathlib", "random", "secrets", "select", "selectors", "signal"),

@@ -10,7 +10,6 @@ Source: https://www.erlang.org/doc/system/expressions.html#term-comparisons
 from __future__ import annotations
 
 import math
-import random
 import struct
 import sys
 from collections.abc import Callable, Iterable, Iterator
@@ -40,9 +39,9 @@ Key: TypeAlias = tuple[Any, ...]
 
 # number < atom < reference < fun < port < pid < tuple < native record < map < nil < list
 # < bit string
-_KINDS: Final = sorted(random.SystemRandom().sample(range(1 << 60), 12))
-"""Nobody can tell the hashes of keys that begin with these, so that no peer can choose keys which
-are in each other's way in a dict."""
+_KINDS: Final = sorted(hash(f"kind {number}") for number in range(12))
+"""Python hashes strings with a secret of the process. So no peer can tell the hashes of keys that
+begin with these, and choose keys which are in each other's way in a dict."""
 NUMBER, ATOM, REFERENCE, FUN, PORT, PID, TUPLE, RECORD, MAP, NIL, CONS, BITS = _KINDS
 
 _HASHED_AS_THEMSELVES: Final = range(sys.hash_info.modulus)
@@ -147,8 +146,11 @@ def _integer(tokens: _Tokens, term: int) -> None:
 def _float(tokens: _Tokens, term: float) -> None:
     if not math.isfinite(term):
         _no_term(tokens, term)
-    tokens += (NUMBER, 1, term, math.copysign(1, term)) if tokens.exact else (NUMBER, term)
-    _mix(tokens, int(term) if term.is_integer() else term)
+    if tokens.exact:
+        tokens += (NUMBER, 1, term, str(term))  # as text, 0.0 and -0.0 differ
+    else:
+        tokens += (NUMBER, term)
+        _mix(tokens, int(term) if term.is_integer() else term)
 
 
 def _mix(tokens: _Tokens, number: int | float) -> None:

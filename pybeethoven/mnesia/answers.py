@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import asyncio
 import itertools
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import partial
 from typing import Final, Protocol, TypeAlias
@@ -27,10 +27,13 @@ from pybeethoven.errors import (
 from pybeethoven.etf import Atom, Export, Fun, ImproperList, Pid, Term
 from pybeethoven.etf.order import exact_key
 from pybeethoven.etf.terms import ATOM_TYPES
+from pybeethoven.mnesia.budget import MAX_WEIGHT, Budget, OverBudget, weight
+from pybeethoven.mnesia.events import apply_event, event_of
 from pybeethoven.mnesia.match_spec import Context, MatchSpec
 from pybeethoven.mnesia.mirror import SUBSCRIBER, Mirror
 from pybeethoven.mnesia.operations import Call, Delete, DeleteObject, Operation, Write
-from pybeethoven.mnesia.patterns import is_open
+from pybeethoven.mnesia.patterns import is_ground, is_open
+from pybeethoven.mnesia.table import Table
 from pybeethoven.otp import Process
 from pybeethoven.otp.exports import BADARG, ERROR, UNDEF
 from pybeethoven.otp.node import Node
@@ -69,13 +72,17 @@ class Server(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class _Step:
-    """Something that was found to be in order. `run(activity)` does it here, and cannot fail."""
+    """Something that was found to be in order. `run(table, change, budget)` does it in the mirror's
+    table, with `change(operation)`. Only one that `reads` can fail: if it takes more than is in the
+    budget."""
 
     mirror: Mirror
-    run: Callable[[Term], Term]
+    run: Callable[[Table, _Change, Budget], Term]
     writes: bool = False
+    reads: bool = True
 
 
+_Change: TypeAlias = Callable[[Operation], None]
 _Plan: TypeAlias = Callable[..., _Step]
 
 
@@ -136,6 +143,7 @@ class Answers:
             if (fault := _fault(function, args)) is not None:
                 raise ErlangError(fault)
             results.append(await self._apply(function.module, function.function, args))
+            await asyncio.sleep(0)  # many calls must not hold up everything else
         return results
 
     async def _apply_with(self, module: Atom, function: Atom, *args: Term) -> Term:
@@ -258,7 +266,18 @@ class Answers:
                 raise _abort((NO_EXISTS, mirror.table.name))
         if led := [mirror for mirror in mirrors if mirror.source is not None]:
             return await self._forward(led, call)
-        return _Results(step.run(activity) for step in steps)
+        if any(step.writes for step in steps) and any(step.reads for step in steps):
+            self._rehearse(steps)
+        used = {step.mirror for step in steps}
+        return _results(
+            steps, {m: (m.table, partial(m.change_local, activity=activity)) for m in used}
+        )
+
+    def _rehearse(self, steps: list[_Step]) -> None:
+        """Do it all in copies of the tables, so that nothing is done if it is too much work."""
+        tables = {step.mirror: step.mirror.table for step in steps}
+        copies = {m: Table(table.name, table.rows(), table.type) for m, table in tables.items()}
+        _results(steps, {m: (table, partial(_do, table)) for m, table in copies.items()})
 
     async def _forward(self, mirrors: list[Mirror], call: Call) -> Term:
         """Have the source make the call. It may be done when that is lost: the caller is to hear
@@ -310,14 +329,14 @@ class Answers:
     def _read(self, dirty: bool, name: Term, key: Term) -> _Step:
         missing = (NO_EXISTS, [name, key] if dirty else name)
         mirror = self._found(name, (BAD_TYPE, name), missing)
-        return _Step(mirror, lambda _: mirror.table.read(key))
+        return _Step(mirror, lambda table, *_: table.read(key))
 
     def _all_keys(self, dirty: bool, name: Term) -> _Step:
         missing = (NO_EXISTS, name if dirty else (name, Atom("wild_pattern")))
         mirror = self._found(name, (BAD_TYPE, name), missing)
 
-        def keys(_: Term) -> Term:
-            return list({exact_key(row[1]): row[1] for row in mirror.table.rows()}.values())
+        def keys(table: Table, *_: object) -> Term:
+            return list({exact_key(row[1]): row[1] for row in table.rows()}.values())
 
         return _Step(mirror, keys)
 
@@ -351,12 +370,18 @@ class Answers:
     def _query(self, mirror: Mirror, spec: Term, lock: Term, bad: Term) -> _Step:
         if lock not in _LOCKS:
             raise _abort((BAD_TYPE, mirror.table.name, lock))
+        if weight(spec) > MAX_WEIGHT:
+            raise _abort(_TOO_MUCH)
         try:
-            compiled = MatchSpec(spec)
+            compiled = MatchSpec(spec, metered=True)
         except MatchSpecError:
             raise _abort(bad) from None
-        context = Context(self._node.name, self._caller.pid)
-        return _Step(mirror, lambda _: mirror.table.select(compiled, context))
+        name, pid = self._node.name, self._caller.pid
+
+        def query(table: Table, _: _Change, budget: Budget) -> Term:
+            return table.select(compiled, Context(name, pid, budget))
+
+        return _Step(mirror, query)
 
     def _write(self, dirty: bool, row: Term) -> _Step:
         name = _record(row)[0]
@@ -377,7 +402,7 @@ class Answers:
             raise _abort((BAD_TYPE, name, row))
         bad = (BAD_TYPE, name, row) if dirty else (BAD_TYPE, name)
         mirror = self._found(name, bad, self._uncommittable(dirty, name))
-        return _change(mirror, DeleteObject(row))
+        return _change(mirror, DeleteObject(row), reads=not is_ground(row[1]))
 
     def _uncommittable(self, dirty: bool, name: Term) -> Term:
         """What a delete aborts with whose table is not there."""
@@ -397,13 +422,13 @@ class Answers:
         if mirror.table.type == "bag" or len(mirror.columns) not in (0, 2):
             raise _abort((Atom("combine_error"), name, Atom("update_counter")))
 
-        def count(activity: Term) -> Term:
-            old = [row[2] for row in mirror.table.read(key) if type(row[2]) is int]
+        def count(table: Table, change: _Change, _: Budget) -> Term:
+            old = [row[2] for row in table.read(key) if type(row[2]) is int]
             total = max(0, sum(old) + increment)
-            mirror.change_local(Write((mirror.table.name, key, total)), activity)
+            change(Write((table.name, key, total)))
             return total
 
-        return _Step(mirror, count, writes=True)
+        return _Step(mirror, count, writes=True, reads=False)
 
 
 class _Results(tuple[Term, ...]):
@@ -412,6 +437,7 @@ class _Results(tuple[Term, ...]):
 
 _ZIPWITH: Final = Export(Atom("lists"), Atom("zipwith"), 3)
 _APPLY: Final = Export(Atom("erlang"), Atom("apply"), 2)
+_TOO_MUCH: Final = (Atom("system_limit"), Atom("too_much_work_for_one_call"))
 _FUNCTION_CLAUSE: Final = Atom("function_clause")
 
 
@@ -466,9 +492,30 @@ def _has_variable(row: Term) -> bool:
     return False
 
 
-def _change(mirror: Mirror, operation: Operation) -> _Step:
-    def change(activity: Term) -> Term:
-        mirror.change_local(operation, activity)
+def _change(mirror: Mirror, operation: Operation, *, reads: bool = False) -> _Step:
+    """`reads`: it goes through all rows, for it has a map in the key."""
+
+    def run(table: Table, change: _Change, budget: Budget) -> Term:
+        if reads:
+            budget.scan(len(table))
+        change(operation)
         return OK
 
-    return _Step(mirror, change, writes=True)
+    return _Step(mirror, run, writes=True, reads=reads)
+
+
+def _do(table: Table, operation: Operation) -> None:
+    apply_event(table, event_of(table.name, operation))
+
+
+def _results(steps: list[_Step], places: Mapping[Mirror, tuple[Table, _Change]]) -> _Results:
+    """Run the steps, one after the other. Aborts if they are too much work."""
+    budget, results = Budget(of_rows=len(steps) == 1), []
+    try:
+        for step in steps:
+            results.append(step.run(*places[step.mirror], budget))
+            if step.reads and len(steps) > 1:
+                budget.spend(weight(results[-1]))
+    except OverBudget:
+        raise _abort(_TOO_MUCH) from None
+    return _Results(results)

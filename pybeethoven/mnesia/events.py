@@ -11,6 +11,7 @@ from typing import Any, Final
 
 from pybeethoven.errors import MatchSpecError
 from pybeethoven.etf import Atom, Pid, Term
+from pybeethoven.mnesia.operations import Delete, Operation, Write
 from pybeethoven.mnesia.patterns import is_ground
 from pybeethoven.mnesia.table import Row, Table
 
@@ -34,6 +35,12 @@ class Change:
     row: Row
     old_rows: list[Row]
     activity: Term = field(default=None, compare=False, repr=False)
+
+
+def event_of(table: Atom, operation: Operation, activity: Term = None) -> Term:
+    """An operation as an event that `apply_event` takes."""
+    row = (table, operation.key) if isinstance(operation, Delete) else operation.row
+    return EVENT, (WRITE if isinstance(operation, Write) else DELETE, table, row, activity)
 
 
 def apply_event(table: Table, event: Term) -> list[Change]:

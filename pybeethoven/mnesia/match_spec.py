@@ -13,13 +13,16 @@ Source: https://www.erlang.org/doc/apps/erts/match_spec.html, which leaves much 
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from functools import partial
 from typing import Final, TypeAlias
 
 from pybeethoven.errors import MatchSpecError, brief
 from pybeethoven.etf import Atom, ImproperList, Map, Pid, Term
 from pybeethoven.etf.order import as_map, exact_key
+from pybeethoven.mnesia.budget import Budget, weight
 from pybeethoven.mnesia.guards import FUNCTIONS, BadArgument, Function, is_true, pairs_of, truth
 from pybeethoven.mnesia.patterns import (
     Bound,
@@ -52,10 +55,11 @@ _Expression: TypeAlias = Callable[[Bound], Term]
 
 @dataclass(frozen=True, slots=True)
 class Context:
-    """What `{node}` and `{self}` give."""
+    """What `{node}` and `{self}` give, and what a metered specification may cost."""
 
     node: Atom
     pid: Pid
+    budget: Budget = field(default_factory=partial(Budget, math.inf, of_rows=False))
 
 
 _NOBODY: Final = Atom("nonode@nohost")
@@ -67,28 +71,34 @@ class MatchSpec:
 
     `keys` are those that rows must have to match, the key being the second element; None when any
     row can match. A map matches all that have its pairs, in a key, too; OTP 25 takes one in a key
-    literally.
+    literally. One that is `metered` takes steps of the budget in its context.
 
     Raises `MatchSpecError` where ETS would raise `badarg`: the message names the part.
     """
 
-    def __init__(self, spec: Term) -> None:
+    def __init__(self, spec: Term, *, metered: bool = False) -> None:
         if not isinstance(spec, list):
             raise MatchSpecError(
                 f"a match spec is a list of (head, guards, body), not {brief(spec)}"
             )
-        clauses = [_Clause(number, clause) for number, clause in enumerate(spec, 1)]
+        clauses = [_Clause(number, clause, metered) for number, clause in enumerate(spec, 1)]
         self._clauses = [clause.compiled() for clause in clauses]
+        self._metered = metered
         self._size = _VARIABLES + max((len(clause.slots) for clause in clauses), default=0)
         self.keys = _keys([clause.head for clause in clauses])
 
     def run(self, rows: Iterable[Term], context: Context = NO_CONTEXT) -> list[Term]:
-        """The results of the rows that match, in the order of the rows."""
+        """The results of the rows that match, in the order of the rows.
+
+        Raises `OverBudget` if it is metered and takes too many steps.
+        """
         bound: Bound = [None] * self._size
         bound[_CONTEXT] = context
         results = []
         for row in rows:
             bound[_ROW] = row
+            if self._metered:
+                context.budget.look_at(row)
             for clause in self._clauses:
                 result = clause(bound)
                 if result is not _NO_MATCH:
@@ -112,12 +122,17 @@ def _keys(heads: list[Term]) -> list[Term] | None:
 class _Clause:
     """Compiles one clause. `slots` has the places of the variables that its head binds."""
 
-    def __init__(self, number: int, clause: Term) -> None:
+    def __init__(self, number: int, clause: Term, metered: bool) -> None:
         self._where = f"clause {number}"
         if not isinstance(clause, tuple) or len(clause) != 3:
             raise self._error(f"it has to be a tuple (head, guards, body), not {brief(clause)}")
         self.head, self._guards, self._body = clause
         self.slots: dict[int, int] = {}
+        self._variables: list[_Expression] = []
+        """What gives the values of the variables, in the order of their numbers."""
+        self._metered = metered
+        self._costly_heads = 0
+        """The parts of the head that look at all that is in a part of the row."""
         self._in_body = False
 
     def _error(self, what: str) -> MatchSpecError:
@@ -128,6 +143,7 @@ class _Clause:
         clause = self._where
         self._where = f"{clause}, head"
         matches = self._pattern(self.head, 0) or anything
+        self._variables = [_reader(slot) for _, slot in sorted(self.slots.items())]
         self._where = f"{clause}, guards"
         guards = self._expressions(self._guards)
         self._where, self._in_body = f"{clause}, body", True
@@ -148,7 +164,20 @@ class _Clause:
                 return _NO_MATCH
             return result(bound)
 
-        return run
+        return self._with_meter(run) if self._metered else run
+
+    def _with_meter(self, run: Callable[[Bound], Term]) -> Callable[[Bound], Term]:
+        own, heads = weight((self.head, self._guards, self._body)), self._costly_heads
+
+        def run_for_steps(bound: Bound) -> Term:
+            budget = bound[_CONTEXT].budget
+            budget.spend(own + heads * budget.row_weight)
+            result = run(bound)
+            if result is not _NO_MATCH:
+                budget.spend(weight(result))
+            return result
+
+        return run_for_steps
 
     # --- heads ---
 
@@ -179,11 +208,13 @@ class _Clause:
 
     def _variable_pattern(self, number: int) -> Pattern:
         if number in self.slots:
+            self._costly_heads += 1
             return same_pattern(self.slots[number])
         slot = self.slots[number] = _VARIABLES + len(self.slots)
         return binding_pattern(slot)
 
     def _map_pattern(self, pattern: Term, depth: int) -> Pattern:
+        self._costly_heads += 1
         wanted = []
         for key, value in pairs_of(pattern):
             if is_open(key):
@@ -206,15 +237,14 @@ class _Clause:
             elements = self._all(term, depth)
             return lambda bound: [element(bound) for element in elements]
         if isinstance(term, ImproperList):
-            tail = self._expression(term.tail, depth + 1)
-            return _cons(self._all(term.elements, depth), tail)
+            return self._call(_joined, self._all([*term.elements, term.tail], depth))
         if isinstance(term, dict | Map):
             # A BEAM evaluates them by key, which decides when two keys become the same.
             pairs = sorted(pairs_of(term), key=lambda pair: exact_key(pair[0]))
             keys = self._all([key for key, _ in pairs], depth)
             values = self._all([value for _, value in pairs], depth)
-            both = list(zip(keys, values, strict=True))
-            return lambda bound: as_map((key(bound), value(bound)) for key, value in both)
+            both = [each for pair in zip(keys, values, strict=True) for each in pair]
+            return self._call(_map_of, both)
         if isinstance(term, Atom):
             return self._atom_expression(term)
         return _constant(term)
@@ -226,15 +256,13 @@ class _Clause:
         if term == "$_":
             return lambda bound: bound[_ROW]
         if term == "$$":
-            slots = [slot for _, slot in sorted(self.slots.items())]
-            return lambda bound: [bound[slot] for slot in slots]
+            return self._call(_list_of, self._variables)
         number = variable(term)
         if number is None:
             return _constant(term)
         if number not in self.slots:
             raise self._error(f"{term} is not in the head, which has {self._bound_names()}")
-        slot = self.slots[number]
-        return lambda bound: bound[slot]
+        return _reader(self.slots[number])
 
     def _bound_names(self) -> str:
         return ", ".join(f"${number}" for number in sorted(self.slots)) or "no variables"
@@ -271,7 +299,11 @@ class _Clause:
 
     def _call(self, function: Function, arguments: list[_Expression]) -> _Expression:
         call: _Expression
-        if len(arguments) == 1:
+        if self._metered:
+            call = lambda bound: bound[_CONTEXT].budget.call(  # noqa: E731 (as the others)
+                function, [argument(bound) for argument in arguments]
+            )
+        elif len(arguments) == 1:
             (only,) = arguments
             call = lambda bound: function(only(bound))  # noqa: E731 (three forms of one)
         elif len(arguments) == 2:
@@ -315,16 +347,27 @@ def _constant(term: Term) -> _Expression:
     return lambda _: term
 
 
-def _cons(elements: list[_Expression], tail: _Expression) -> _Expression:
-    def evaluate(bound: Bound) -> Term:
-        first, rest = [element(bound) for element in elements], tail(bound)
-        if isinstance(rest, list):
-            return first + rest
-        if isinstance(rest, ImproperList):
-            return ImproperList(first + rest.elements, rest.tail)
-        return ImproperList(first, rest)
+def _reader(slot: int) -> _Expression:
+    return lambda bound: bound[slot]
 
-    return evaluate
+
+def _list_of(*terms: Term) -> Term:
+    return list(terms)
+
+
+def _joined(*terms: Term) -> Term:
+    """A list of all terms but the last, which is its tail."""
+    *first, tail = terms
+    if isinstance(tail, list):
+        return first + tail
+    if isinstance(tail, ImproperList):
+        return ImproperList(first + tail.elements, tail.tail)
+    return ImproperList(first, tail)
+
+
+def _map_of(*terms: Term) -> Term:
+    """A map of keys and values in turn."""
+    return as_map(zip(terms[::2], terms[1::2], strict=True))
 
 
 # All arguments are looked at, since any of them can be no boolean.

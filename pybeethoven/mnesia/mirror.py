@@ -33,17 +33,15 @@ from pybeethoven.errors import (
 from pybeethoven.etf import Atom, Export, Pid, Reference, Term
 from pybeethoven.mnesia import operations
 from pybeethoven.mnesia.events import (
-    DELETE,
-    EVENT,
-    WRITE,
     Change,
     apply_event,
     apply_snapshot,
     delete_all,
+    event_of,
     is_vague,
     table_event,
 )
-from pybeethoven.mnesia.operations import Call, Delete, Operation, Write
+from pybeethoven.mnesia.operations import Call, Operation, Write
 from pybeethoven.mnesia.table import Row, Table
 from pybeethoven.otp import GenServer, Process
 from pybeethoven.otp.node import CALL_TIMEOUT
@@ -214,10 +212,7 @@ class Mirror(GenServer):
 
     def change_local(self, change: Operation, activity: Term = None) -> None:
         """Do `change` here alone, as part of a Mnesia `activity`; else as `write_local`."""
-        name = self.table.name
-        row = (name, change.key) if isinstance(change, Delete) else change.row
-        operation = WRITE if isinstance(change, Write) else DELETE
-        event = (EVENT, (operation, name, row, activity))
+        event = event_of(self.table.name, change, activity)
         if self._brings:
             apply_event(self._local, event)
         for done in apply_event(self.table, event):

@@ -39,7 +39,7 @@ def roughly(term: Term) -> Key:
     for token in tokens:
         if isinstance(token, float):
             token = float(f"{token:.12e}")
-            next(tokens)  # its sign, which tells the zeros apart
+            next(tokens)  # it as text, which tells the zeros apart
         rough.append(token)
     return tuple(rough)
 
