@@ -107,7 +107,8 @@ def check_host(certificate: Mapping[str, Any], host: str) -> None:
     Other than for web sites, a name with a `*` in it is not one of many hosts. The common name
     counts only where there is no other. Raises `HandshakeError`.
     """
-    names = [_normal(name) for _, name in certificate.get("subjectAltName", ())]
+    alternatives = certificate.get("subjectAltName", ())
+    names = [_normal(name) for kind, name in alternatives if kind in ("DNS", "IP Address")]
     names = names or [_normal(name) for name in _common_names(certificate.get("subject", ()))]
     if _normal(host) not in names:
         raise HandshakeError(f"its certificate is not for the host {host!r}, but for {names}")

@@ -237,6 +237,7 @@ COMMON = {"subject": ((("countryName", "x"),), (("commonName", "one.example"),))
         (HOSTS, "::1"),
         ({"subjectAltName": (("DNS", "10.0.0.7"),)}, "10.0.0.7"),
         (COMMON, "one.example"),
+        ({"subjectAltName": (("DirName", COMMON["subject"]), ("DNS", "one"))}, "one"),
     ],
 )
 def test_certificate_matches_its_hosts(certificate: dict[str, Any], host: str) -> None:
