@@ -48,7 +48,7 @@ from pybeethoven.net.observe import Announcer, ConnectionEvents, NodeInfo, descr
 from pybeethoven.net.registrar import EpmdSetting
 from pybeethoven.net.tasks import create_task
 from pybeethoven.net.ticktime import LONGEST, TickTime, is_time
-from pybeethoven.net.tls import TlsContexts, TlsOptions
+from pybeethoven.net.tls import TlsContexts, TlsOptions, check_host
 from pybeethoven.net.tls_layer import TlsLayer
 
 logger = logging.getLogger(__name__)
@@ -575,6 +575,8 @@ class Network:
 
     def status_for(self, connection: Connection, peer: Identity) -> Status:
         """The status message for a peer that has connected to us."""
+        if self._tls is not None and self._tls.options.check_client_host:
+            check_host(connection.certificate, peer.name.partition("@")[2])
         status = self._status_for(peer)
         if status in (Status.NOK, Status.NOT_ALLOWED):
             return status

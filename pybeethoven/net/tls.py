@@ -4,9 +4,9 @@ As with OTP's `-proto_dist inet_tls`, TLS is below the distribution protocol and
 it: a node speaks it with all others, or with none.
 
 Both sides show a certificate, and both check that a CA they trust has signed it. The side that
-dials also checks that it is the certificate of the host part of the node's name. If that is an
-address, OTP 25 wants it in a `dNSName`, OTP 27 in an `iPAddress`; here either will do. The
-certificate of a node that both may dial has it as both.
+dials also checks that it is the certificate of the host part of the node's name; the other side
+does so with `check_client_host`. If that is an address, OTP 25 wants it in a `dNSName`, OTP 27 in
+an `iPAddress`; here either will do. The certificate of a node that both may dial has it as both.
 
 Sources: https://www.erlang.org/doc/apps/ssl/ssl_distribution.html, and of OTP 25.2.3
 lib/ssl/src/inet_tls_dist.erl, `verify_hostname` in lib/ssl/src/ssl_certificate.erl and
@@ -38,6 +38,8 @@ class TlsOptions:
     cluster's own. `minimum_version`: the oldest TLS that is spoken.
     `check_host`: whether a node that is dialled must have a certificate for its host. Without it,
     each node can pass itself off as any other.
+    `check_client_host`: the same for a node that dials this one, and the host in the name that it
+    gives. Without it, as in OTP, a node with any certificate of a CA may dial under any name.
     """
 
     certfile: Path | str
@@ -46,6 +48,7 @@ class TlsOptions:
     cacertfile: Path | str
     minimum_version: ssl.TLSVersion = ssl.TLSVersion.TLSv1_2
     check_host: bool = True
+    check_client_host: bool = False
 
 
 class TlsContexts:
@@ -54,7 +57,7 @@ class TlsContexts:
     def __init__(self, options: TlsOptions) -> None:
         self.server = _context(ssl.PROTOCOL_TLS_SERVER, options)
         self.client = _context(ssl.PROTOCOL_TLS_CLIENT, options)
-        self.check_host = options.check_host
+        self.options = options
 
 
 def _context(protocol: ssl._SSLMethod, options: TlsOptions) -> ssl.SSLContext:

@@ -8,12 +8,22 @@ import gc
 import logging
 import socket
 import ssl
+from contextlib import AsyncExitStack
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from pybeethoven import Limits, Node, TlsOptions
+from pybeethoven.distribution.flags import OFFERED
+from pybeethoven.distribution.handshake import (
+    TLS_LENGTH_SIZE,
+    Completed,
+    Handshake,
+    Identity,
+    Status,
+    StatusReceived,
+)
 from pybeethoven.errors import ConfigError, HandshakeError, NoConnection
 from pybeethoven.net import epmd as epmd_client
 from pybeethoven.net.tls import TlsContexts, check_host
@@ -21,6 +31,7 @@ from pybeethoven.net.tls_layer import TlsLayer
 from pybeethoven.testing import Epmd
 from tests.certificates import Authority, Certificate
 from tests.helpers import LIMIT, Recorder, soon
+from tests.net.peers import impostor, says_nothing, talk
 from tests.net.rig import Clock, Rig
 from tests.timing import UNIT
 
@@ -165,6 +176,43 @@ async def test_broken_record_gets_an_alert(
         assert await b.ping(A)
 
 
+@pytest.mark.parametrize("situation", ["unconnected", "connected", "dialled"])
+@pytest.mark.parametrize("claimed", [B, "\N{LATIN SMALL LETTER A WITH RING ABOVE}@127.0.0.1"])
+async def test_client_is_refused_a_name_of_another_host(
+    epmd: Epmd,
+    options: TlsOptions,
+    authority: Authority,
+    caplog: pytest.LogCaptureFixture,
+    situation: str,
+    claimed: str,
+) -> None:
+    """It is told so, learns nothing, and ends neither a connection nor a dial of that name."""
+    checking = dataclasses.replace(options, check_client_host=True)
+    async with AsyncExitStack() as stack:
+        a = await stack.enter_async_context(Node(A, "cookie", tls=checking))
+        if situation == "connected":
+            b = await stack.enter_async_context(Node(B, "cookie", tls=options))
+            await b.connect(A)
+        elif situation == "dialled":
+            await stack.enter_async_context(impostor(says_nothing))
+            a.network.connect_soon(B)
+        before = dict(a.network._up), dict(a.network._attempts)
+        elsewhere = authority.issue("elsewhere", "elsewhere.org").options(authority)
+        assert await dial(claimed, elsewhere) == [StatusReceived(Status.NOT_ALLOWED)]
+        assert (a.network._up, a.network._attempts) == before
+    words = f"{claimed}: its certificate is not for the host '127.0.0.1', but for ['elsewhere.org']"
+    assert words in caplog.text
+
+
+async def test_client_may_give_any_name_by_default(
+    epmd: Epmd, options: TlsOptions, authority: Authority
+) -> None:
+    """As with OTP, any certificate of the CA will do for a node that dials."""
+    elsewhere = authority.issue("elsewhere", "elsewhere.org").options(authority)
+    async with Node(A, "cookie", tls=options):
+        assert isinstance((await dial(B, elsewhere))[-1], Completed)
+
+
 async def test_stop_ends_tls_handshakes(
     epmd: Epmd, options: TlsOptions, caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -260,6 +308,16 @@ def test_certificate_matches_no_other_host(certificate: dict[str, Any], host: st
     """Other names do not match, nor does one with a `*`."""
     with pytest.raises(HandshakeError, match="certificate is not for the host"):
         check_host(certificate, host)
+
+
+async def dial(name: str, options: TlsOptions) -> list[object]:
+    """What happens to a node that dials `A` under a name."""
+    reader, writer = await connect(A, ssl=TlsContexts(options).client)
+    own = Identity(name, OFFERED, 7)
+    handshake = Handshake.initiator(own, A, "cookie", 1, length_size=TLS_LENGTH_SIZE)
+    events = await soon(talk(handshake, reader, writer))
+    writer.close()
+    return events
 
 
 async def connect(node: str, **options: Any) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
