@@ -24,6 +24,11 @@ class Certificate:
     certfile: Path
     keyfile: Path
 
+    def replace(self, other: Certificate) -> None:
+        """Put the files in the place of another's."""
+        self.certfile.replace(other.certfile)
+        self.keyfile.replace(other.keyfile)
+
     def options(self, authority: Authority, **others: Any) -> TlsOptions:
         """Those of a node with this certificate, in a cluster that trusts `authority`."""
         return TlsOptions(

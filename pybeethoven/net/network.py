@@ -525,6 +525,7 @@ class Network:
     def _secured(self, connection: Connection, dialled: str | None) -> Connection | TlsLayer:
         if self._tls is None:
             return connection
+        self._tls.refresh()
         host = None if dialled is None else split_name(dialled)[1]
         return TlsLayer(connection, self._tls, host, time_limit=self._limits.handshake_time)
 

@@ -16,13 +16,20 @@ lib/ssl/src/inet_tls_dist.erl, `verify_hostname` in lib/ssl/src/ssl_certificate.
 from __future__ import annotations
 
 import ipaddress
+import logging
+import os
 import ssl
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, TypeAlias
 
 from pybeethoven.errors import ConfigError, HandshakeError
+
+logger = logging.getLogger(__name__)
+
+_Stamp: TypeAlias = tuple[int, int, int] | None
+"""What differs where a file does; None: there is none."""
 
 # X509_V_ERR_... of OpenSSL's x509_vfy.h: self-signed or signed by nobody known
 _UNKNOWN_CA: Final = (18, 19, 20, 21)
@@ -40,6 +47,7 @@ class TlsOptions:
     each node can pass itself off as any other.
     `check_client_host`: the same for a node that dials this one, and the host in the name that it
     gives. Without it, as in OTP, a node with any certificate of a CA may dial under any name.
+    Files that change are loaded again for the next connection; those that are up stay.
     """
 
     certfile: Path | str
@@ -54,10 +62,48 @@ class TlsOptions:
 class TlsContexts:
     """What `TlsOptions` come to, for both roles. Raises `ConfigError` that names the bad file."""
 
+    _loaded: list[_Stamp]
+    _warned: list[_Stamp]
+
     def __init__(self, options: TlsOptions) -> None:
-        self.server = _context(ssl.PROTOCOL_TLS_SERVER, options)
-        self.client = _context(ssl.PROTOCOL_TLS_CLIENT, options)
         self.options = options
+        self._load(self._stamps())
+
+    def refresh(self) -> None:
+        """Load the files again if one has changed since.
+
+        Files that can't be used, e.g. a new certificate whose key is not there yet, change nothing;
+        a warning says so once, and the next call tries again.
+        """
+        stamps = self._stamps()
+        if stamps == self._loaded:
+            return
+        try:
+            self._load(stamps)
+        except (ConfigError, OSError) as error:
+            if stamps != self._warned:
+                logger.warning("the TLS files have changed, the old ones stay in use: %s", error)
+            self._warned = stamps
+
+    def _load(self, stamps: list[_Stamp]) -> None:
+        self.server, self.client = (
+            _context(ssl.PROTOCOL_TLS_SERVER, self.options),
+            _context(ssl.PROTOCOL_TLS_CLIENT, self.options),
+        )
+        self._loaded = self._warned = stamps
+
+    def _stamps(self) -> list[_Stamp]:
+        options = self.options
+        files = options.certfile, options.keyfile, options.cacertfile
+        return [_stamp(path) for path in files if path is not None]
+
+
+def _stamp(path: Path | str) -> _Stamp:
+    try:
+        found = os.stat(path)
+    except OSError:
+        return None
+    return found.st_mtime_ns, found.st_size, found.st_ino
 
 
 def _context(protocol: ssl._SSLMethod, options: TlsOptions) -> ssl.SSLContext:

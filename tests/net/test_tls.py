@@ -213,6 +213,52 @@ async def test_client_may_give_any_name_by_default(
         assert isinstance((await dial(B, elsewhere))[-1], Completed)
 
 
+async def test_renewed_certificate_is_used(
+    epmd: Epmd, options: TlsOptions, authority: Authority, good: Certificate
+) -> None:
+    """A certificate and a CA that were replaced count for the next connection, on both sides."""
+    async with Node(A, "cookie", tls=options) as a, Node(B, "cookie", tls=options) as b:
+        await b.connect(A)
+        new = Authority(authority.certfile.parent, "new")
+        new.issue("renewed", "127.0.0.1").replace(good)
+        new.certfile.replace(authority.certfile)
+        assert (shown_to(a), shown_to(b)) == ("good", "good")
+        assert b.disconnect(A)
+        await b.connect(A)
+        assert (shown_to(a), shown_to(b)) == ("renewed", "renewed")
+
+
+@pytest.mark.parametrize("state", ["old key", "missing", "empty", "cut"])
+async def test_unusable_new_files_change_nothing(
+    epmd: Epmd,
+    options: TlsOptions,
+    authority: Authority,
+    good: Certificate,
+    caplog: pytest.LogCaptureFixture,
+    state: str,
+) -> None:
+    """The old ones stay in use, with one warning, until the new ones are whole."""
+    lasting = authority.issue("lasting", "127.0.0.1").options(authority)
+    renewed = authority.issue("renewed", "127.0.0.1")
+    text = renewed.certfile.read_text()
+    async with Node(A, "cookie", tls=options), Node(B, "cookie", tls=lasting) as b:
+        if state == "missing":
+            good.certfile.unlink()
+        else:
+            cut = {"old key": text, "empty": "", "cut": text[: len(text) // 2]}[state]
+            good.certfile.write_text(cut)
+        for _ in range(2):
+            await b.connect(A)
+            assert shown_to(b) == "good"
+            assert b.disconnect(A)
+        warning = "the TLS files have changed, the old ones stay in use: certfile"
+        assert caplog.text.count(warning) == 1
+        renewed.replace(good)
+        await b.connect(A)
+        assert shown_to(b) == "renewed"
+        assert caplog.text.count("TLS files") == 1
+
+
 async def test_stop_ends_tls_handshakes(
     epmd: Epmd, options: TlsOptions, caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -308,6 +354,12 @@ def test_certificate_matches_no_other_host(certificate: dict[str, Any], host: st
     """Other names do not match, nor does one with a `*`."""
     with pytest.raises(HandshakeError, match="certificate is not for the host"):
         check_host(certificate, host)
+
+
+def shown_to(node: Node) -> str:
+    """The name in the certificate of its only peer."""
+    [connection] = node.network._up.values()
+    return str(connection.certificate["subject"][0][0][1])
 
 
 async def dial(name: str, options: TlsOptions) -> list[object]:
