@@ -109,6 +109,7 @@ def main() -> None:
 @click.option("--certfile", type=click.Path(), help="Speak TLS: this node's certificate, in PEM.")
 @click.option("--keyfile", type=click.Path(), help="Its key.  [default: what --certfile holds]")
 @click.option("--cacertfile", type=click.Path(), help="The CAs of the other nodes' certificates.")
+@click.option("--crlfile", type=click.Path(), help="The CRLs of those CAs: revoked certificates.")
 @click.option(
     "--check-client-host",
     is_flag=True,

@@ -20,6 +20,7 @@ import logging
 import os
 import ssl
 from collections.abc import Iterable, Mapping
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Final, TypeAlias
@@ -31,8 +32,11 @@ logger = logging.getLogger(__name__)
 _Stamp: TypeAlias = tuple[int, int, int] | None
 """What differs where a file does; None: there is none."""
 
-# X509_V_ERR_... of OpenSSL's x509_vfy.h: self-signed or signed by nobody known
-_UNKNOWN_CA: Final = (18, 19, 20, 21)
+# By X509_V_ERR_... of OpenSSL's x509_vfy.h; 18 to 21: self-signed or signed by nobody known
+_HINTS: Final = dict.fromkeys((18, 19, 20, 21), "no CA in cacertfile") | {
+    3: "crlfile lacks that of a CA above it",
+    12: "crlfile needs a newer one",
+}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -43,6 +47,9 @@ class TlsOptions:
     key of it, in PEM; without `keyfile` the key is in `certfile`. `password`: of the key, if it is
     encrypted. `cacertfile`: the CAs whose certificates peers must have, in PEM; keep it to the
     cluster's own. `minimum_version`: the oldest TLS that is spoken.
+    `crlfile`: revoked certificates, as CRLs in PEM, one of each CA. As with `{crl_check, true}` in
+    OTP, a peer's certificate and all between it and the CA are checked: it is refused if one is
+    revoked, or if the CRL of a CA above is missing or has expired.
     `check_host`: whether a node that is dialled must have a certificate for its host. Without it,
     each node can pass itself off as any other.
     `check_client_host`: the same for a node that dials this one, and the host in the name that it
@@ -54,6 +61,7 @@ class TlsOptions:
     keyfile: Path | str | None = None
     password: str | None = field(default=None, repr=False)
     cacertfile: Path | str
+    crlfile: Path | str | None = None
     minimum_version: ssl.TLSVersion = ssl.TLSVersion.TLSv1_2
     check_host: bool = True
     check_client_host: bool = False
@@ -94,7 +102,7 @@ class TlsContexts:
 
     def _stamps(self) -> list[_Stamp]:
         options = self.options
-        files = options.certfile, options.keyfile, options.cacertfile
+        files = options.certfile, options.keyfile, options.cacertfile, options.crlfile
         return [_stamp(path) for path in files if path is not None]
 
 
@@ -114,6 +122,8 @@ def _context(protocol: ssl._SSLMethod, options: TlsOptions) -> ssl.SSLContext:
     context.options |= ssl.OP_NO_RENEGOTIATION
     _load_certificate(context, options)
     _load_authorities(context, options)
+    if options.crlfile is not None:
+        _load_crls(context, options.crlfile)
     return context
 
 
@@ -141,6 +151,19 @@ def _load_authorities(context: ssl.SSLContext, options: TlsOptions) -> None:
         raise ConfigError(
             f"cacertfile {str(options.cacertfile)!r} has no certificate in PEM: {error.reason}"
         ) from error
+
+
+def _load_crls(context: ssl.SSLContext, crlfile: Path | str) -> None:
+    _check_readable("crlfile", crlfile)
+    authorities = context.cert_store_stats()["x509"]
+    with suppress(ssl.SSLError):
+        context.load_verify_locations(crlfile)
+        loaded = context.cert_store_stats()
+        # A certificate in it would be trusted, as those in cacertfile are.
+        if loaded["crl"] and loaded["x509"] == authorities:
+            context.verify_flags |= ssl.VERIFY_CRL_CHECK_CHAIN
+            return
+    raise ConfigError(f"crlfile {str(crlfile)!r} must have CRLs in PEM, and no certificates")
 
 
 def _check_readable(setting: str, path: Path | str) -> None:
@@ -177,8 +200,9 @@ def _normal(host: str) -> str:
 def explain(error: ssl.SSLError) -> str:
     """What has gone wrong between us and a peer, in words; "it" is the peer."""
     if isinstance(error, ssl.SSLCertVerificationError):
-        hint = " (no CA in cacertfile)" if error.verify_code in _UNKNOWN_CA else ""
-        return f"its certificate is not accepted: {error.verify_message}{hint}"
+        text = f"its certificate is not accepted: {error.verify_message}"
+        hint = _HINTS.get(error.verify_code)
+        return f"{text} ({hint})" if hint else text
     reason = error.reason or str(error)
     text = reason.partition("ALERT_")[2].replace("_", " ").lower()
     if not text:

@@ -6,6 +6,7 @@ import asyncio
 import dataclasses
 import gc
 import logging
+import re
 import socket
 import ssl
 from contextlib import AsyncExitStack
@@ -259,6 +260,56 @@ async def test_unusable_new_files_change_nothing(
         assert caplog.text.count("TLS files") == 1
 
 
+@pytest.mark.parametrize(
+    ("case", "words"),
+    [
+        ("good", None),
+        ("revoked", "its certificate is not accepted: certificate revoked"),
+        ("CA revoked", "its certificate is not accepted: certificate revoked"),
+        ("lacking", r"unable to get certificate CRL \(crlfile lacks that of a CA above it\)"),
+        ("expired", r"CRL has expired \(crlfile needs a newer one\)"),
+    ],
+)
+async def test_revoked_peer_is_refused(
+    epmd: Epmd,
+    options: TlsOptions,
+    authority: Authority,
+    caplog: pytest.LogCaptureFixture,
+    case: str,
+    words: str | None,
+) -> None:
+    """Each certificate up to the CA is looked for in a CRL, whoever dials; none is an error."""
+    middle = Authority(authority.certfile.parent, "middle", authority)
+    peer = middle.issue("peer", "127.0.0.1")
+    root = authority.revoke(*[middle.certfile] * (case == "CA revoked"))
+    crlfile = middle.revoke(*[peer.certfile] * (case == "revoked"), expired=case == "expired")
+    crlfile.write_text(root.read_text() + crlfile.read_text() * (case != "lacking"))
+    peer.certfile.write_text(peer.certfile.read_text() + middle.certfile.read_text())
+    checking = dataclasses.replace(options, crlfile=crlfile)
+    async with Node(A, "cookie", tls=checking) as a, Node(B, "cookie", tls=peer.options(authority)):
+        if words is None:
+            await a.connect(B)
+            return
+        with pytest.raises(NoConnection, match=words):
+            await a.connect(B)
+        with pytest.raises((ssl.SSLError, ConnectionError)):
+            await dial(B, peer.options(authority))
+    assert re.search(f"TLS with .* failed: .*{words}", caplog.text)
+
+
+async def test_new_crl_is_used(
+    epmd: Epmd, options: TlsOptions, authority: Authority, good: Certificate
+) -> None:
+    """A certificate that is revoked while the node runs is refused from then on."""
+    checking = dataclasses.replace(options, crlfile=authority.revoke())
+    async with Node(A, "cookie", tls=checking) as a, Node(B, "cookie", tls=options):
+        await a.connect(B)
+        authority.revoke(good.certfile)
+        assert a.disconnect(B)
+        with pytest.raises(NoConnection, match="certificate revoked"):
+            await a.connect(B)
+
+
 async def test_stop_ends_tls_handshakes(
     epmd: Epmd, options: TlsOptions, caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -284,6 +335,11 @@ async def test_stop_ends_tls_handshakes(
         ({"keyfile": None}, "both must be in PEM"),
         ({"certfile": "junk"}, "both must be in PEM"),
         ({"cacertfile": "junk"}, "has no certificate in PEM"),
+        ({"crlfile": "nosuch.pem"}, "crlfile 'nosuch.pem' can't be read: No such file"),
+        ({"crlfile": "junk"}, "crlfile 'junk' must have CRLs in PEM, and no certificates"),
+        ({"crlfile": "cluster.pem"}, "crlfile 'cluster.pem' must have CRLs in PEM"),
+        ({"crlfile": "mixed"}, "crlfile 'mixed' must have CRLs in PEM"),
+        ({"crlfile": "cut"}, "crlfile 'cut' must have CRLs in PEM"),
         (
             {"certfile": "locked.crt", "keyfile": "locked.key"},
             "both must be in PEM, and a password",
@@ -306,6 +362,9 @@ def test_unusable_files_are_refused(
     monkeypatch.chdir(tmp_path)
     Path("junk").write_text("no certificate")
     authority.issue("other", "127.0.0.1").keyfile.rename("other.key")
+    crl = authority.revoke().read_text()
+    Path("mixed").write_text(crl + Authority(tmp_path, "another").certfile.read_text())
+    Path("cut").write_text(crl + crl[: len(crl) // 2])
     locked = authority.issue("locked", "127.0.0.1", password=b"sesame")
     locked.certfile.rename("locked.crt")
     locked.keyfile.rename("locked.key")
@@ -367,9 +426,10 @@ async def dial(name: str, options: TlsOptions) -> list[object]:
     reader, writer = await connect(A, ssl=TlsContexts(options).client)
     own = Identity(name, OFFERED, 7)
     handshake = Handshake.initiator(own, A, "cookie", 1, length_size=TLS_LENGTH_SIZE)
-    events = await soon(talk(handshake, reader, writer))
-    writer.close()
-    return events
+    try:
+        return await soon(talk(handshake, reader, writer))
+    finally:
+        writer.close()
 
 
 async def connect(node: str, **options: Any) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
