@@ -109,6 +109,12 @@ def main() -> None:
 @click.option("--certfile", type=click.Path(), help="Speak TLS: this node's certificate, in PEM.")
 @click.option("--keyfile", type=click.Path(), help="Its key.  [default: what --certfile holds]")
 @click.option("--cacertfile", type=click.Path(), help="The CAs of the other nodes' certificates.")
+@click.option("--crlfile", type=click.Path(), help="The CRLs of those CAs: revoked certificates.")
+@click.option(
+    "--check-client-host",
+    is_flag=True,
+    help="Let a node in only if its certificate is for the host in its name.",
+)
 @json_option
 @click.option(
     "--for",
@@ -136,7 +142,7 @@ def join(
     as_json: bool,
     seconds: float | None,
     verbose: bool,
-    **tls_files: str | None,
+    **tls: Any,
 ) -> None:
     """Join a cluster, or begin one, and report each node that comes or goes.
 
@@ -161,7 +167,7 @@ def join(
             listen_port=_ports(listen_port),
             use_interface=interface,
             net_ticktime=net_ticktime,
-            tls=_tls_options(**tls_files),
+            tls=_tls_options(**tls),
         )
         print_event = _print_json if as_json else _print_text
         asyncio.run(_until_over(_report(beethoven, progress, print_event), seconds))
@@ -274,14 +280,12 @@ def _ports(text: str | None) -> int | tuple[int, int]:
         ) from None
 
 
-def _tls_options(
-    certfile: str | None, keyfile: str | None, cacertfile: str | None
-) -> TlsOptions | None:
-    if certfile is None and keyfile is None and cacertfile is None:
+def _tls_options(certfile: str | None, cacertfile: str | None, **others: Any) -> TlsOptions | None:
+    if all(value in (None, False) for value in (certfile, cacertfile, *others.values())):
         return None
     if certfile is None or cacertfile is None:
         raise ConfigError("TLS needs both --certfile and --cacertfile")
-    return TlsOptions(certfile=certfile, keyfile=keyfile, cacertfile=cacertfile)
+    return TlsOptions(certfile=certfile, cacertfile=cacertfile, **others)
 
 
 def _from_variable(context: click.Context, option: str) -> bool:

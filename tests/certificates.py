@@ -24,6 +24,11 @@ class Certificate:
     certfile: Path
     keyfile: Path
 
+    def replace(self, other: Certificate) -> None:
+        """Put the files in the place of another's."""
+        self.certfile.replace(other.certfile)
+        self.keyfile.replace(other.keyfile)
+
     def options(self, authority: Authority, **others: Any) -> TlsOptions:
         """Those of a node with this certificate, in a cluster that trusts `authority`."""
         return TlsOptions(
@@ -45,21 +50,22 @@ class Certificate:
 
 
 class Authority:
-    """A CA, whose files are in `directory` and begin with `name`."""
+    """A CA, whose files are in `directory` and begin with `name`; `issuer`: the CA above it."""
 
-    def __init__(self, directory: Path, name: str) -> None:
+    def __init__(self, directory: Path, name: str, issuer: Authority | None = None) -> None:
+        issuer = issuer or self
         self._directory, self._name = directory, name
         self._key = ec.generate_private_key(ec.SECP256R1())
         self._subject = _subject(name)
         usage = x509.KeyUsage(False, False, False, False, False, True, True, False, False)
         certificate = (
-            self._builder(self._subject, self._key)
+            issuer._builder(self._subject, self._key)
             .add_extension(x509.BasicConstraints(ca=True, path_length=None), critical=True)
             .add_extension(usage, critical=True)
             .add_extension(
                 x509.SubjectKeyIdentifier.from_public_key(self._key.public_key()), critical=False
             )
-            .sign(self._key, hashes.SHA256())
+            .sign(issuer._key, hashes.SHA256())
         )
         self.certfile = directory / f"{name}.pem"
         self.certfile.write_bytes(certificate.public_bytes(serialization.Encoding.PEM))
@@ -88,6 +94,24 @@ class Authority:
         made.certfile.write_bytes(certificate.public_bytes(serialization.Encoding.PEM))
         made.keyfile.write_bytes(_pem(key, password))
         return made
+
+    def revoke(self, *certfiles: Path, expired: bool = False) -> Path:
+        """A file with the CRL of this CA, which has these certificates."""
+        now = datetime.now(UTC)
+        builder = (
+            x509.CertificateRevocationListBuilder()
+            .issuer_name(self._subject)
+            .last_update(now - 3 * DAY)
+            .next_update(now - DAY if expired else now + DAY)
+        )
+        for certfile in certfiles:
+            serial = x509.load_pem_x509_certificate(certfile.read_bytes()).serial_number
+            entry = x509.RevokedCertificateBuilder().serial_number(serial).revocation_date(now)
+            builder = builder.add_revoked_certificate(entry.build())
+        crlfile = self._directory / f"{self._name}.crl"
+        crl = builder.sign(self._key, hashes.SHA256())
+        crlfile.write_bytes(crl.public_bytes(serialization.Encoding.PEM))
+        return crlfile
 
     def _builder(
         self,

@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from datetime import UTC, datetime
-from typing import Protocol, cast
+from typing import Any, Protocol, cast
 
 from pybeethoven.distribution.flags import Flag
 from pybeethoven.distribution.framing import MessageReader
@@ -45,7 +45,8 @@ class ConnectionOwner(Protocol):
     """Who is told what happens on a connection. None of these may block."""
 
     def status_for(self, connection: Connection, peer: Identity) -> Status:
-        """A peer has given its name: the answer to it."""
+        """A peer has given its name: the answer to it. Raises `HandshakeError` if the name can't
+        be its own."""
 
     def proceed_when_alive(self, connection: Connection) -> bool:
         """The peer believes to be connected to us already: go on with this connection?"""
@@ -130,6 +131,12 @@ class Connection(BufferedProtocol):
         """The IP address of the other end; `::` if it has gone already."""
         assert self._transport is not None
         return str((self._transport.get_extra_info("peername") or (ANY6,))[0])
+
+    @property
+    def certificate(self) -> dict[str, Any]:
+        """The peer's certificate, as `ssl.SSLSocket.getpeercert` gives it; only over TLS."""
+        assert self._transport is not None
+        return self._transport.get_extra_info("ssl_object").getpeercert() or {}
 
     def close(self, reason: BeethovenError, *, flush: bool = True) -> None:
         """End the connection; the owner hears of it before this returns.
@@ -239,7 +246,7 @@ class Connection(BufferedProtocol):
         match event:
             case NameReceived(peer):
                 self.peer = peer
-                self._answer_name(self._owner.status_for(self, peer))
+                self._answer_name(peer)
             case StatusReceived(Status.ALIVE):
                 self._handshake.answer_alive(self._owner.proceed_when_alive(self))
             case StatusReceived(Status.NOK | Status.NOT_ALLOWED as status):
@@ -250,7 +257,12 @@ class Connection(BufferedProtocol):
             case Completed(peer, flags):
                 self._become_up(peer, flags)
 
-    def _answer_name(self, status: Status) -> None:
+    def _answer_name(self, peer: Identity) -> None:
+        try:
+            status = self._owner.status_for(self, peer)
+        except HandshakeError:
+            self._handshake.send_status(Status.NOT_ALLOWED)
+            raise
         self._handshake.send_status(status)
         if status in (Status.NOK, Status.NOT_ALLOWED):
             self._write_handshake()

@@ -48,7 +48,7 @@ from pybeethoven.net.observe import Announcer, ConnectionEvents, NodeInfo, descr
 from pybeethoven.net.registrar import EpmdSetting
 from pybeethoven.net.tasks import create_task
 from pybeethoven.net.ticktime import LONGEST, TickTime, is_time
-from pybeethoven.net.tls import TlsContexts, TlsOptions
+from pybeethoven.net.tls import TlsContexts, TlsOptions, check_host
 from pybeethoven.net.tls_layer import TlsLayer
 
 logger = logging.getLogger(__name__)
@@ -525,6 +525,7 @@ class Network:
     def _secured(self, connection: Connection, dialled: str | None) -> Connection | TlsLayer:
         if self._tls is None:
             return connection
+        self._tls.refresh()
         host = None if dialled is None else split_name(dialled)[1]
         return TlsLayer(connection, self._tls, host, time_limit=self._limits.handshake_time)
 
@@ -575,6 +576,8 @@ class Network:
 
     def status_for(self, connection: Connection, peer: Identity) -> Status:
         """The status message for a peer that has connected to us."""
+        if self._tls is not None and self._tls.options.check_client_host:
+            check_host(connection.certificate, peer.name.partition("@")[2])
         status = self._status_for(peer)
         if status in (Status.NOK, Status.NOT_ALLOWED):
             return status

@@ -49,7 +49,7 @@ class TlsLayer(BufferedProtocol, asyncio.Transport):
     ) -> None:
         super().__init__()
         self._connection = connection
-        self._host = host if contexts.check_host else None
+        self._host = host if contexts.options.check_host else None
         self._incoming, self._outgoing = ssl.MemoryBIO(), ssl.MemoryBIO()
         self._tls = self._tls_object(contexts, host)
         self._patience = TLS_SHARE * time_limit

@@ -141,6 +141,9 @@ async def test_variables_and_cookie_files(
         (["--interface", "lo"], "use_interface is 'lo'; it must be an address of this machine"),
         (["--certfile", "py.crt"], "TLS needs both --certfile and --cacertfile"),
         (["--keyfile", "py.key"], "TLS needs both --certfile and --cacertfile"),
+        (["--check-client-host"], "TLS needs both --certfile and --cacertfile"),
+        (["--crlfile", "x.crl"], "TLS needs both --certfile and --cacertfile"),
+        (["--certfile", "", "--cacertfile", ""], "certfile '' can't be read"),
         (["--certfile", "no.crt", "--cacertfile", "x"], "certfile 'no.crt' can't be read: No such"),
     ],
 )
@@ -161,6 +164,7 @@ async def test_over_tls(cluster: Peers, tmp_path: Path) -> None:
     arguments = [
         *("--certfile", str(certificate.certfile), "--keyfile", str(certificate.keyfile)),
         *("--cacertfile", str(authority.certfile), "--listen-port", f"{port}-{port}"),
+        *("--crlfile", str(authority.revoke()), "--check-client-host"),
         *("--interface", host, "--json"),
     ]
     async with running(*options(cluster), *arguments) as process:

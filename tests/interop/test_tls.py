@@ -255,6 +255,24 @@ async def test_other_hosts_certificate_when_unchecked(
         await node.connect("b@127.0.0.1")
 
 
+async def test_host_of_a_beam_that_dials(
+    a: BeamNode,
+    cluster: Peers,
+    authority: Authority,
+    good: Certificate,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    """With `check_client_host` a BEAM gets in only if its certificate is for its own host."""
+    elsewhere = authority.issue("elsewhere", "elsewhere.org")
+    b = await cluster.start_bare("b@127.0.0.1", flags=elsewhere.beam_flags(authority))
+    options = good.options(authority, check_client_host=True)
+    async with Node(PY, cluster.cookie, tls=options) as node:
+        assert await a.eval(PING) == "pong"
+        assert await b.eval(PING) == "pang"
+        await until_logged(caplog, "b@127.0.0.1: its certificate is not for the host '127.0.0.1'")
+        assert node.nodes() == [A]
+
+
 async def test_beam_without_tls(
     cluster: Peers, authority: Authority, good: Certificate, caplog: pytest.LogCaptureFixture
 ) -> None:

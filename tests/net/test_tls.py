@@ -6,14 +6,25 @@ import asyncio
 import dataclasses
 import gc
 import logging
+import re
 import socket
 import ssl
+from contextlib import AsyncExitStack
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from pybeethoven import Limits, Node, TlsOptions
+from pybeethoven.distribution.flags import OFFERED
+from pybeethoven.distribution.handshake import (
+    TLS_LENGTH_SIZE,
+    Completed,
+    Handshake,
+    Identity,
+    Status,
+    StatusReceived,
+)
 from pybeethoven.errors import ConfigError, HandshakeError, NoConnection
 from pybeethoven.net import epmd as epmd_client
 from pybeethoven.net.tls import TlsContexts, check_host
@@ -21,6 +32,7 @@ from pybeethoven.net.tls_layer import TlsLayer
 from pybeethoven.testing import Epmd
 from tests.certificates import Authority, Certificate
 from tests.helpers import LIMIT, Recorder, soon
+from tests.net.peers import impostor, says_nothing, talk
 from tests.net.rig import Clock, Rig
 from tests.timing import UNIT
 
@@ -165,6 +177,139 @@ async def test_broken_record_gets_an_alert(
         assert await b.ping(A)
 
 
+@pytest.mark.parametrize("situation", ["unconnected", "connected", "dialled"])
+@pytest.mark.parametrize("claimed", [B, "\N{LATIN SMALL LETTER A WITH RING ABOVE}@127.0.0.1"])
+async def test_client_is_refused_a_name_of_another_host(
+    epmd: Epmd,
+    options: TlsOptions,
+    authority: Authority,
+    caplog: pytest.LogCaptureFixture,
+    situation: str,
+    claimed: str,
+) -> None:
+    """It is told so, learns nothing, and ends neither a connection nor a dial of that name."""
+    checking = dataclasses.replace(options, check_client_host=True)
+    async with AsyncExitStack() as stack:
+        a = await stack.enter_async_context(Node(A, "cookie", tls=checking))
+        if situation == "connected":
+            b = await stack.enter_async_context(Node(B, "cookie", tls=options))
+            await b.connect(A)
+        elif situation == "dialled":
+            await stack.enter_async_context(impostor(says_nothing))
+            a.network.connect_soon(B)
+        before = dict(a.network._up), dict(a.network._attempts)
+        elsewhere = authority.issue("elsewhere", "elsewhere.org").options(authority)
+        assert await dial(claimed, elsewhere) == [StatusReceived(Status.NOT_ALLOWED)]
+        assert (a.network._up, a.network._attempts) == before
+    words = f"{claimed}: its certificate is not for the host '127.0.0.1', but for ['elsewhere.org']"
+    assert words in caplog.text
+
+
+async def test_client_may_give_any_name_by_default(
+    epmd: Epmd, options: TlsOptions, authority: Authority
+) -> None:
+    """As with OTP, any certificate of the CA will do for a node that dials."""
+    elsewhere = authority.issue("elsewhere", "elsewhere.org").options(authority)
+    async with Node(A, "cookie", tls=options):
+        assert isinstance((await dial(B, elsewhere))[-1], Completed)
+
+
+async def test_renewed_certificate_is_used(
+    epmd: Epmd, options: TlsOptions, authority: Authority, good: Certificate
+) -> None:
+    """A certificate and a CA that were replaced count for the next connection, on both sides."""
+    async with Node(A, "cookie", tls=options) as a, Node(B, "cookie", tls=options) as b:
+        await b.connect(A)
+        new = Authority(authority.certfile.parent, "new")
+        new.issue("renewed", "127.0.0.1").replace(good)
+        new.certfile.replace(authority.certfile)
+        assert (shown_to(a), shown_to(b)) == ("good", "good")
+        assert b.disconnect(A)
+        await b.connect(A)
+        assert (shown_to(a), shown_to(b)) == ("renewed", "renewed")
+
+
+@pytest.mark.parametrize("state", ["old key", "missing", "empty", "cut"])
+async def test_unusable_new_files_change_nothing(
+    epmd: Epmd,
+    options: TlsOptions,
+    authority: Authority,
+    good: Certificate,
+    caplog: pytest.LogCaptureFixture,
+    state: str,
+) -> None:
+    """The old ones stay in use, with one warning, until the new ones are whole."""
+    lasting = authority.issue("lasting", "127.0.0.1").options(authority)
+    renewed = authority.issue("renewed", "127.0.0.1")
+    text = renewed.certfile.read_text()
+    async with Node(A, "cookie", tls=options), Node(B, "cookie", tls=lasting) as b:
+        if state == "missing":
+            good.certfile.unlink()
+        else:
+            cut = {"old key": text, "empty": "", "cut": text[: len(text) // 2]}[state]
+            good.certfile.write_text(cut)
+        for _ in range(2):
+            await b.connect(A)
+            assert shown_to(b) == "good"
+            assert b.disconnect(A)
+        warning = "the TLS files have changed, the old ones stay in use: certfile"
+        assert caplog.text.count(warning) == 1
+        renewed.replace(good)
+        await b.connect(A)
+        assert shown_to(b) == "renewed"
+        assert caplog.text.count("TLS files") == 1
+
+
+@pytest.mark.parametrize(
+    ("case", "words"),
+    [
+        ("good", None),
+        ("revoked", "its certificate is not accepted: certificate revoked"),
+        ("CA revoked", "its certificate is not accepted: certificate revoked"),
+        ("lacking", r"unable to get certificate CRL \(crlfile lacks that of a CA above it\)"),
+        ("expired", r"CRL has expired \(crlfile needs a newer one\)"),
+    ],
+)
+async def test_revoked_peer_is_refused(
+    epmd: Epmd,
+    options: TlsOptions,
+    authority: Authority,
+    caplog: pytest.LogCaptureFixture,
+    case: str,
+    words: str | None,
+) -> None:
+    """Each certificate up to the CA is looked for in a CRL, whoever dials; none is an error."""
+    middle = Authority(authority.certfile.parent, "middle", authority)
+    peer = middle.issue("peer", "127.0.0.1")
+    root = authority.revoke(*[middle.certfile] * (case == "CA revoked"))
+    crlfile = middle.revoke(*[peer.certfile] * (case == "revoked"), expired=case == "expired")
+    crlfile.write_text(root.read_text() + crlfile.read_text() * (case != "lacking"))
+    peer.certfile.write_text(peer.certfile.read_text() + middle.certfile.read_text())
+    checking = dataclasses.replace(options, crlfile=crlfile)
+    async with Node(A, "cookie", tls=checking) as a, Node(B, "cookie", tls=peer.options(authority)):
+        if words is None:
+            await a.connect(B)
+            return
+        with pytest.raises(NoConnection, match=words):
+            await a.connect(B)
+        with pytest.raises((ssl.SSLError, ConnectionError)):
+            await dial(B, peer.options(authority))
+    assert re.search(f"TLS with .* failed: .*{words}", caplog.text)
+
+
+async def test_new_crl_is_used(
+    epmd: Epmd, options: TlsOptions, authority: Authority, good: Certificate
+) -> None:
+    """A certificate that is revoked while the node runs is refused from then on."""
+    checking = dataclasses.replace(options, crlfile=authority.revoke())
+    async with Node(A, "cookie", tls=checking) as a, Node(B, "cookie", tls=options):
+        await a.connect(B)
+        authority.revoke(good.certfile)
+        assert a.disconnect(B)
+        with pytest.raises(NoConnection, match="certificate revoked"):
+            await a.connect(B)
+
+
 async def test_stop_ends_tls_handshakes(
     epmd: Epmd, options: TlsOptions, caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -190,6 +335,11 @@ async def test_stop_ends_tls_handshakes(
         ({"keyfile": None}, "both must be in PEM"),
         ({"certfile": "junk"}, "both must be in PEM"),
         ({"cacertfile": "junk"}, "has no certificate in PEM"),
+        ({"crlfile": "nosuch.pem"}, "crlfile 'nosuch.pem' can't be read: No such file"),
+        ({"crlfile": "junk"}, "crlfile 'junk' must have CRLs in PEM, and no certificates"),
+        ({"crlfile": "cluster.pem"}, "crlfile 'cluster.pem' must have CRLs in PEM"),
+        ({"crlfile": "mixed"}, "crlfile 'mixed' must have CRLs in PEM"),
+        ({"crlfile": "cut"}, "crlfile 'cut' must have CRLs in PEM"),
         (
             {"certfile": "locked.crt", "keyfile": "locked.key"},
             "both must be in PEM, and a password",
@@ -212,6 +362,9 @@ def test_unusable_files_are_refused(
     monkeypatch.chdir(tmp_path)
     Path("junk").write_text("no certificate")
     authority.issue("other", "127.0.0.1").keyfile.rename("other.key")
+    crl = authority.revoke().read_text()
+    Path("mixed").write_text(crl + Authority(tmp_path, "another").certfile.read_text())
+    Path("cut").write_text(crl + crl[: len(crl) // 2])
     locked = authority.issue("locked", "127.0.0.1", password=b"sesame")
     locked.certfile.rename("locked.crt")
     locked.keyfile.rename("locked.key")
@@ -237,6 +390,7 @@ COMMON = {"subject": ((("countryName", "x"),), (("commonName", "one.example"),))
         (HOSTS, "::1"),
         ({"subjectAltName": (("DNS", "10.0.0.7"),)}, "10.0.0.7"),
         (COMMON, "one.example"),
+        ({"subjectAltName": (("DirName", COMMON["subject"]), ("DNS", "one"))}, "one"),
     ],
 )
 def test_certificate_matches_its_hosts(certificate: dict[str, Any], host: str) -> None:
@@ -259,6 +413,23 @@ def test_certificate_matches_no_other_host(certificate: dict[str, Any], host: st
     """Other names do not match, nor does one with a `*`."""
     with pytest.raises(HandshakeError, match="certificate is not for the host"):
         check_host(certificate, host)
+
+
+def shown_to(node: Node) -> str:
+    """The name in the certificate of its only peer."""
+    [connection] = node.network._up.values()
+    return str(connection.certificate["subject"][0][0][1])
+
+
+async def dial(name: str, options: TlsOptions) -> list[object]:
+    """What happens to a node that dials `A` under a name."""
+    reader, writer = await connect(A, ssl=TlsContexts(options).client)
+    own = Identity(name, OFFERED, 7)
+    handshake = Handshake.initiator(own, A, "cookie", 1, length_size=TLS_LENGTH_SIZE)
+    try:
+        return await soon(talk(handshake, reader, writer))
+    finally:
+        writer.close()
 
 
 async def connect(node: str, **options: Any) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
