@@ -25,7 +25,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Final, TypeAlias
 
-from pybeethoven.errors import ConfigError, HandshakeError
+from pybeethoven.errors import ConfigError, HandshakeError, brief
 
 logger = logging.getLogger(__name__)
 
@@ -183,7 +183,9 @@ def check_host(certificate: Mapping[str, Any], host: str) -> None:
     names = [_normal(name) for kind, name in alternatives if kind in ("DNS", "IP Address")]
     names = names or [_normal(name) for name in _common_names(certificate.get("subject", ()))]
     if _normal(host) not in names:
-        raise HandshakeError(f"its certificate is not for the host {host!r}, but for {names}")
+        raise HandshakeError(
+            f"its certificate is not for the host {host!r}, but for {brief(names)}"
+        )
 
 
 def _common_names(subject: Iterable[Iterable[tuple[str, str]]]) -> list[str]:
