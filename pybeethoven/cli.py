@@ -87,6 +87,12 @@ def main() -> None:
     help="Let others find the cluster through this node, at --port.",
 )
 @click.option(
+    "--proof",
+    is_flag=True,
+    help="Let in, and be let in by, only nodes that prove that they have the cookie; Elixir nodes "
+    "do not.",
+)
+@click.option(
     "--beacon-net",
     "beacon_nets",
     metavar="NET",
@@ -135,6 +141,7 @@ def join(
     port: int,
     first_host: str | None,
     beacon: bool,
+    proof: bool,
     beacon_nets: tuple[str, ...],
     listen_port: str | None,
     interface: str | None,
@@ -155,6 +162,8 @@ def join(
             cookie = None
         secret = read_cookie(cookie_file) if cookie is None else cookie
         progress = Progress(not as_json)
+        if proof and not beacon:
+            raise ConfigError("--proof has a beacon ask for proofs; leave out --no-beacon")
         beethoven = Beethoven(
             name,
             cookie=secret,
@@ -162,7 +171,7 @@ def join(
             listener_port=port,
             first_host=first_host,
             on_progress=progress,
-            beacon=beacon,
+            beacon="proof" if proof else beacon,
             beacon_nets=beacon_nets,
             listen_port=_ports(listen_port),
             use_interface=interface,

@@ -18,6 +18,7 @@ from typing import Any, Final
 
 from pybeethoven.cluster import seek_chat
 from pybeethoven.cluster.dial_policy import DialPolicy
+from pybeethoven.cluster.prover import MAX_SKEW, Prover, Way
 from pybeethoven.cluster.seek_chat import Message, SeekChatError
 from pybeethoven.errors import BeethovenError, ConfigError, NoConnection, brief
 from pybeethoven.etf import Atom, Term
@@ -70,10 +71,12 @@ Payload = str | list[str]
 
 @dataclass(slots=True)
 class _Guest:
-    """A connection to the beacon: where it comes from, and whether its request is there."""
+    """A connection to the beacon: where it comes from, its request once that is there, and whether
+    that was proven."""
 
     address: str
-    has_asked: bool = False
+    request: Message | None = None
+    is_proven: bool = False
 
 
 class BeaconServer(GenServer):
@@ -83,6 +86,8 @@ class BeaconServer(GenServer):
     it raises is the seeker's `error`. `nodes()`: what those who only watch are told.
     `interface`: the address to listen at, by default the host of the node's name if that is an
     address, else all. `dial_policy`: which hosts are dialled, by default only this machine.
+    `prover`: checks the proofs of requests, and proves the replies to those; requests that are
+    proven are not counted. `needs_proof`: nobody is let in without.
 
     Where the port can't be had, that is logged: a warning if it is taken, else an error. It is
     tried again and again, see `OPEN_AGAIN`, anew from the first pause whenever a node goes down,
@@ -97,6 +102,8 @@ class BeaconServer(GenServer):
         nodes: Callable[[], list[str]],
         interface: str | None = None,
         dial_policy: DialPolicy | None = None,
+        prover: Prover | None = None,
+        needs_proof: bool = False,
     ) -> None:
         self.port = port
         self.opened_at: float | None = None
@@ -105,6 +112,8 @@ class BeaconServer(GenServer):
         self._nodes = nodes
         self._interface = interface
         self._dial_policy = dial_policy or DialPolicy()
+        self._prover = prover
+        self._needs_proof = needs_proof
         self._failures = FailureLimit(
             "dials for the beacon", per_address=DIALS_OF_ADDRESS, in_all=DIALS_IN_ALL
         )
@@ -231,7 +240,7 @@ class BeaconServer(GenServer):
             staying = same
         elif len(staying) < MAX_GUESTS:
             return
-        min(staying, key=lambda task: self._guests[task].has_asked).cancel()
+        min(staying, key=lambda task: self._guests[task].request is not None).cancel()
         text = f"the beacon of {self.node.name} turns guests away: {len(staying)} are there"
         self._say(f"{text}, and one more from {address}", SAY_AGAIN, key="full")
 
@@ -261,9 +270,12 @@ class BeaconServer(GenServer):
         try:
             if (payload := await self._payload(sock, guest)) is None:
                 return
-            reply = seek_chat.encode(Message(self.node.name, seek_chat.REPLY, payload))
+            reply = Message(self.node.name, seek_chat.REPLY, payload)
+            if payload == seek_chat.JOINED and guest.is_proven and self._prover is not None:
+                way = Way(sock.getsockname()[0], guest.address)
+                reply = self._prover.prove(reply, way, request=guest.request)
             async with asyncio.timeout(REPLY_TIME):
-                await asyncio.get_running_loop().sock_sendall(sock, reply)
+                await asyncio.get_running_loop().sock_sendall(sock, seek_chat.encode(reply))
         except OSError as error:
             logger.debug("a guest of the beacon went away: %s", error)
 
@@ -276,14 +288,17 @@ class BeaconServer(GenServer):
             return seek_chat.ERROR
         if message is None:
             return None
-        guest.has_asked = True
+        guest.request = message
         if message.sender == self.node.name:
             return seek_chat.SELF
         if message.type == seek_chat.SEEKING:
-            return await self._let_in(message.sender, sock, guest.address)
+            if self._prover is not None and message.proof:
+                way = Way(guest.address, sock.getsockname()[0])
+                guest.is_proven = self._prover.is_proven(message, way)
+            return await self._let_in(message.sender, sock, guest)
         return self._nodes() if message.type == seek_chat.WATCHING else seek_chat.ERROR
 
-    async def _let_in(self, name: str, sock: socket.socket, address: str) -> Payload | None:
+    async def _let_in(self, name: str, sock: socket.socket, guest: _Guest) -> Payload | None:
         """Have a node added, if it can be reached; one that is being added already after that.
         None if the guest goes before it is added."""
         try:
@@ -292,6 +307,14 @@ class BeaconServer(GenServer):
             level = self._log_limit.level(logging.INFO)
             logger.log(level, "a guest of the beacon calls itself %s, no node name", brief(name))
             return seek_chat.ERROR
+        if self._needs_proof and not guest.is_proven:
+            self._say(
+                f"{self.node.name} lets nobody in from {guest.address} without a proof: the cookie "
+                f"differs, or a clock by over {MAX_SKEW:g} seconds, or an address is translated",
+                SAY_AGAIN,
+                key="proof",
+            )
+            return seek_chat.JOIN_FAILED
         while (earlier := self._adding.get(name)) is not None:
             await asyncio.wait({earlier})
         task = asyncio.current_task()
@@ -299,7 +322,7 @@ class BeaconServer(GenServer):
         self._adding[name] = task
         try:
             # Also when the guest goes: so does the dial.
-            if not await self._reaches(name, address):
+            if not await self._reaches(name, guest):
                 level = self._log_limit.level(logging.INFO)
                 logger.log(level, "%s asked to be let in, but can't be reached", name)
                 return seek_chat.JOIN_FAILED
@@ -317,18 +340,19 @@ class BeaconServer(GenServer):
         logger.info("the beacon of %s has let %s in", self.node.name, name)
         return seek_chat.JOINED
 
-    async def _reaches(self, name: str, address: str) -> bool:
-        """Whether a node can be reached, and may be dialled for a request from an address."""
-        if name not in self.node.nodes() and not await self._dials(name, address):
+    async def _reaches(self, name: str, guest: _Guest) -> bool:
+        """Whether a node can be reached, and may be dialled for the request of a guest."""
+        if name not in self.node.nodes() and not await self._dials(name, guest):
             return False
         return await self.node.ping(name)
 
-    async def _dials(self, name: str, address: str) -> bool:
+    async def _dials(self, name: str, guest: _Guest) -> bool:
+        address, counts = guest.address, not guest.is_proven
         if (allows := await self._dial_policy.for_source(address)) is None:
             text = f"{self.node.name} lets no node in from {address}, which is not in cluster_net"
             self._say(f"{text}; give its network as one of beacon_nets", SAY_AGAIN, key="outside")
             return False
-        if not self._failures.begin(address):
+        if counts and not self._failures.begin(address):
             return False
         try:
             async with asyncio.timeout(CALL_TIMEOUT):
@@ -336,7 +360,8 @@ class BeaconServer(GenServer):
         except (NoConnection, ConfigError, TimeoutError) as error:
             logger.debug("%s was not reached for %s: %s", name, address, error)
             return False
-        self._failures.succeeded(address)
+        if counts:
+            self._failures.succeeded(address)
         return True
 
 

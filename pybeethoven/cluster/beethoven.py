@@ -10,16 +10,17 @@ import logging
 import random
 from collections.abc import Callable, Sequence
 from types import TracebackType
-from typing import Self
+from typing import Literal, Self
 
 from pybeethoven.cluster.core_server import CoreServer
 from pybeethoven.cluster.dial_policy import DialPolicy
 from pybeethoven.cluster.locator import BACKOFF, Locator, check_port, hosts_of
+from pybeethoven.cluster.prover import Prover
 from pybeethoven.cluster.readers import Modes
 from pybeethoven.cluster.rejoin import REJOIN_INTERVAL, Backoff
 from pybeethoven.cluster.substrate import NAME, Role, Substrate, by_score, role_of
 from pybeethoven.cluster.tracker import CLUSTERED, ONLINE, STANDALONE, ServerStatus, TrackerRow
-from pybeethoven.errors import ConfigError, JoinError, MirrorError, NotReady
+from pybeethoven.errors import ConfigError, JoinError, MirrorError, NotReady, brief
 from pybeethoven.etf import Atom, Pid, Term
 from pybeethoven.etf.order import order_key
 from pybeethoven.mnesia import Mirror, Row
@@ -31,6 +32,7 @@ from pybeethoven.net.registrar import EpmdSetting
 from pybeethoven.net.tasks import create_task
 from pybeethoven.net.tls import TlsOptions
 from pybeethoven.otp import GenServer, Node
+from pybeethoven.otp.cookie import check_cookie, read_cookie
 
 logger = logging.getLogger(__name__)
 
@@ -60,6 +62,9 @@ class Beethoven:
     cluster again, see `rejoin`.
     `beacon`: whether others find the cluster through this node, at `listener_port`. A node is let
     in if its host is the address that the request comes from, in `cluster_net` or `first_host`.
+    `"proof"`: also only if it proves that it has the cookie, and this node joins only through a
+    beacon that does. For clusters that Python nodes alone look for: Elixir nodes prove nothing.
+    Clocks may differ by 60 seconds, and no address may be translated on the way.
     `beacon_nets`: more such networks. A request from one of them may be for any host in them or in
     `cluster_net`: for hosts behind NAT or with several addresses. Trust all hosts in them.
     `limits`: how much it bears of peers and strangers; by default `Limits()`.
@@ -84,12 +89,17 @@ class Beethoven:
         use_interface: str | None = None,
         resolve: Resolve | None = None,
         rejoin_interval: tuple[float, float] = REJOIN_INTERVAL,
-        beacon: bool = True,
+        beacon: bool | Literal["proof"] = True,
         beacon_nets: Sequence[str] = (),
         limits: Limits | None = None,
         tls: TlsOptions | None = None,
     ) -> None:
         Backoff(rejoin_interval)  # raises for what is none
+        if beacon not in (True, False, "proof"):
+            raise ConfigError(f"beacon is {brief(beacon)}; it must be True, False or 'proof'")
+        cookie = read_cookie() if cookie is None else check_cookie(cookie)
+        self._prover = Prover(cookie)
+        self._needs_proof = beacon == "proof"
         self._rejoin_interval = rejoin_interval
         self._locator = Locator(
             name,
@@ -98,6 +108,8 @@ class Beethoven:
             backoff=lambda: random.uniform(*BACKOFF),
             first=None if first_host is None else check_host(first_host, "first_host"),
             on_progress=on_progress,
+            prover=self._prover,
+            needs_proof=self._needs_proof,
         )
         self.node = Node(
             name,
@@ -113,7 +125,7 @@ class Beethoven:
         )
         self.via: str | None = None
         """The node whose beacon has let us in last; None: none has since `join`."""
-        self._beacon = beacon
+        self._beacon = bool(beacon)
         self._dial_policy = DialPolicy([cluster_net], first_host, beacon_nets)
         self._use_interface = use_interface
         self._began = 0.0
@@ -178,6 +190,8 @@ class Beethoven:
                 beacon_port=self._locator.port if self._beacon else None,
                 interface=self._use_interface,
                 dial_policy=self._dial_policy,
+                prover=self._prover,
+                needs_proof=self._needs_proof,
             )
             async with self._seeking:
                 await self.node.start(self._substrate, name=NAME)

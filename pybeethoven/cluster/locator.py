@@ -18,6 +18,7 @@ from typing import Any, TypeVar
 
 from pybeethoven.cluster import seek_chat
 from pybeethoven.cluster.dial_policy import parse_network
+from pybeethoven.cluster.prover import Prover, Way
 from pybeethoven.cluster.seek_chat import Message, SeekChatError
 from pybeethoven.errors import ConfigError, JoinError, MirrorError, brief
 from pybeethoven.net import sockets
@@ -76,6 +77,8 @@ class Locator:
 
     `backoff()` gives the seconds to wait between rounds. `first`: a host, or its name, that is
     asked before all others. `on_progress(asked, all)` is told how many of the hosts were asked.
+    `prover`: proves that we have the cookie. `needs_proof`: a beacon that has let us in must do so,
+    too, or is passed over.
     """
 
     name: str
@@ -84,6 +87,8 @@ class Locator:
     backoff: Callable[[], float]
     first: str | None = None
     on_progress: Callable[[int, int], None] | None = None
+    prover: Prover | None = None
+    needs_proof: bool = False
     _refusals: list[JoinError | MirrorError] = field(default_factory=list)
     _said: set[str] = field(default_factory=set)
     _used: dict[str, None] = field(default_factory=dict)
@@ -269,8 +274,12 @@ class Locator:
     async def _ask_to_join(
         self, host: str, reader: asyncio.StreamReader, writer: asyncio.StreamWriter
     ) -> str | None:
+        request = Message(self.name, seek_chat.SEEKING, "join")
         try:
-            reply = await self._ask(reader, writer, Message(self.name, seek_chat.SEEKING, "join"))
+            here, there = _addresses(writer)
+            if self.prover is not None:
+                request = self.prover.prove(request, Way(here, there))
+            reply = await self._ask(reader, writer, request)
             _check_sender(reply)
         except TimeoutError:
             self._refusals.append(_silence(host, self.port))
@@ -279,11 +288,17 @@ class Locator:
             self._say_no_beacon(host, error)
             return None
         if reply.payload == seek_chat.JOINED and reply.sender != self.name:
-            return reply.sender
+            if not self.needs_proof or self._is_proven(reply, Way(there, here), request):
+                return reply.sender
+            self._refusals.append(_unproven(reply.sender, host))
+            return None
         if reply.payload == seek_chat.SELF and is_local(writer.transport):
             return None  # our own beacon
         self._refusals.append(_refusal(self.name, host, reply))
         return None
+
+    def _is_proven(self, reply: Message, way: Way, request: Message) -> bool:
+        return self.prover is not None and self.prover.is_proven(reply, way, request=request)
 
     def _say_no_beacon(self, host: str, error: Exception) -> None:
         why = "it does not answer" if isinstance(error, TimeoutError) else error
@@ -315,6 +330,14 @@ def _at_once() -> int:
     return AT_ONCE if soft == resource.RLIM_INFINITY else max(1, min(AT_ONCE, soft // 2))
 
 
+def _addresses(writer: asyncio.StreamWriter) -> tuple[str, str]:
+    """Those of this end of a connection and of the other."""
+    ends = [writer.get_extra_info(end) for end in ("sockname", "peername")]
+    if None in ends:
+        raise ConnectionError("it closed the connection")
+    return ends[0][0], ends[1][0]
+
+
 def _check_sender(reply: Message) -> None:
     try:
         split_name(reply.sender)
@@ -331,6 +354,14 @@ def _silence(host: str, port: int) -> JoinError:
         f"{host}:{port} took the connection but did not answer within {REPLY_TIMEOUT:g} seconds: "
         f"it is no beacon, or a node of its cluster is stuck",
         TIMED_OUT,
+    )
+
+
+def _unproven(node: str, host: str) -> JoinError:
+    return JoinError(
+        f"the beacon of {node} at {host} does not prove that it has the cookie: it is no Python "
+        f"node, or the cookie differs, or a clock, or an address is translated on the way",
+        seek_chat.JOINED,
     )
 
 

@@ -40,16 +40,19 @@ class SeekChatError(RemoteError):
 @dataclass(frozen=True, slots=True)
 class Message:
     """`type`: one of `TYPES`. `payload`: `join`, `check`, `joined`, `join_failed`, `self`, `error`,
-    or a list of node names."""
+    or a list of node names. `proof`: see `prover`; empty where there is none."""
 
     sender: str
     type: str
     payload: str | list[str]
+    proof: str = ""
 
 
 def encode(message: Message) -> bytes:
     """The bytes of a message."""
     fields = {"sender": message.sender, "type": message.type, "payload": message.payload}
+    if message.proof:
+        fields["proof"] = message.proof
     return json.dumps(fields, separators=(",", ":")).encode()
 
 
@@ -97,10 +100,14 @@ def decode(data: bytes) -> Message | None:
 
 def _message(fields: object) -> Message:
     match fields:
-        case {"sender": str(sender), "type": str(kind), "payload": str() | list() as payload} if (
-            kind in TYPES and _is_payload(payload)
-        ):
-            return Message(sender, kind, payload)
+        case {
+            "sender": str(sender),
+            "type": str(kind),
+            "payload": str() | list() as payload,
+            **others,
+        } if kind in TYPES and _is_payload(payload):
+            proof = others.get("proof")
+            return Message(sender, kind, payload, proof if isinstance(proof, str) else "")
     raise SeekChatError("not a SeekChat message: sender, type and payload must be there")
 
 

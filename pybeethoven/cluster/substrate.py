@@ -12,6 +12,7 @@ from pybeethoven.cluster.beacon_server import NAME as BEACON_SERVER
 from pybeethoven.cluster.beacon_server import BeaconServer
 from pybeethoven.cluster.core_server import CoreServer
 from pybeethoven.cluster.dial_policy import DialPolicy
+from pybeethoven.cluster.prover import Prover
 from pybeethoven.cluster.rejoin import Backoff, Seek
 from pybeethoven.cluster.tracker import STANDALONE
 from pybeethoven.etf import Atom, Term
@@ -48,8 +49,8 @@ class Substrate(Supervisor):
     """Runs the CoreServer, mirrors of the roles and of how busy the nodes are, and a beacon.
 
     `seek`, `backoff`: how it joins a cluster, see `rejoin`. `beacon_port`, `interface`,
-    `dial_policy`: where those who look for a cluster find us, and which of them are let in, see
-    `BeaconServer`; without a port: nowhere.
+    `dial_policy`, `prover`, `needs_proof`: where those who look for a cluster find us, and which of
+    them are let in, see `BeaconServer`; without a port: nowhere.
     """
 
     def __init__(
@@ -60,6 +61,8 @@ class Substrate(Supervisor):
         beacon_port: int | None = None,
         interface: str | None = None,
         dial_policy: DialPolicy | None = None,
+        prover: Prover | None = None,
+        needs_proof: bool = False,
     ) -> None:
         self.core_server = CoreServer(STANDALONE, seek=seek, backoff=backoff)
         self.roles = self._mirror(Table(ROLE_TRACKER, type="ordered_set"))
@@ -78,6 +81,8 @@ class Substrate(Supervisor):
                 nodes=core.standing.others_online,
                 interface=interface,
                 dial_policy=dial_policy,
+                prover=prover,
+                needs_proof=needs_proof,
             )
             children.append(ChildSpec(BEACON_SERVER, lambda: beacon, name=BEACON_SERVER))
         super().__init__(children)

@@ -141,6 +141,7 @@ async def test_variables_and_cookie_files(
         (["--interface", "lo"], "use_interface is 'lo'; it must be an address of this machine"),
         (["--certfile", "py.crt"], "TLS needs both --certfile and --cacertfile"),
         (["--keyfile", "py.key"], "TLS needs both --certfile and --cacertfile"),
+        (["--proof", "--no-beacon"], "--proof has a beacon ask for proofs; leave out --no-beacon"),
         (["--check-client-host"], "TLS needs both --certfile and --cacertfile"),
         (["--crlfile", "x.crl"], "TLS needs both --certfile and --cacertfile"),
         (["--certfile", "", "--cacertfile", ""], "certfile '' can't be read"),

@@ -209,7 +209,7 @@ async def test_slow_names_of_clients_do_not_delay_other_look_ups(
     loop = asyncio.get_running_loop()
     seekers = [asyncio.create_task(ask(STRANGER, f"x@n{n}.slow.example")) for n in range(30)]
     try:
-        while sum(guest.has_asked for guest in beacon._guests.values()) < len(seekers):
+        while sum(guest.request is not None for guest in beacon._guests.values()) < len(seekers):
             await asyncio.sleep(0)
         assert await soon(loop.getaddrinfo("localhost", 80))
         assert not any(seeker.done() for seeker in seekers)
