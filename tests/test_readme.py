@@ -1,4 +1,4 @@
-"""The README's examples are run as they stand, with the test's own cookie and port."""
+"""The README's examples are run as they stand, with a home directory and a port of the test's."""
 
 from __future__ import annotations
 
@@ -34,11 +34,10 @@ def examples(language: str) -> list[str]:
 @asynccontextmanager
 async def running(cluster: Peers, *args: str) -> AsyncIterator[asyncio.subprocess.Process]:
     """Python with these arguments, in the cluster of the test; killed at the end."""
-    here = [a.replace("33000", str(cluster.listener_port)) for a in args]
     process = await asyncio.create_subprocess_exec(
         sys.executable,
         "-u",
-        *(argument.replace("secret", cluster.cookie) for argument in here),
+        *(argument.replace("33000", str(cluster.listener_port)) for argument in args),
         stdout=asyncio.subprocess.PIPE,
     )
     try:
@@ -56,11 +55,18 @@ async def lines(process: asyncio.subprocess.Process, count: int) -> list[str]:
 
 
 @pytest.fixture
-def cluster(peers: Peers, monkeypatch: pytest.MonkeyPatch) -> Peers:
-    """The BEAM nodes, whose EPMD is that of the examples too."""
-    for name, value in peers.env.items():
+def cluster(peers: Peers, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Peers:
+    """The BEAM nodes, whose EPMD and cookie are those of the examples too."""
+    keep_cookie(tmp_path / ".erlang.cookie", peers)
+    for name, value in {**peers.env, "HOME": str(tmp_path)}.items():
         monkeypatch.setenv(name, value)
     return peers
+
+
+def keep_cookie(file: Path, peers: Peers) -> None:
+    """Make a cookie file of these BEAM nodes."""
+    file.touch(0o600)
+    file.write_text(peers.cookie)
 
 
 def console(containing: str) -> tuple[list[str], list[str]]:
@@ -76,9 +82,17 @@ def without_times(printed: list[str]) -> list[str]:
 
 
 async def test_two_terminals(tmp_path: Path) -> None:
-    """The first commands form a cluster, without Erlang on PATH, and print what they show."""
+    """The first commands form a cluster, without Erlang on PATH, and print what they show. The one
+    that makes a cookie does not overwrite it."""
+    make_cookie, _, _ = examples("console")[1].removeprefix("$ ").partition("\n")
+    home = {"HOME": str(tmp_path)}
+    for status in (0, 1):
+        shell = await asyncio.create_subprocess_shell(
+            make_cookie, env={**os.environ, **home}, stderr=asyncio.subprocess.DEVNULL
+        )
+        assert (await soon(shell.wait()) != 0) == status
     ports = {"ERL_EPMD_PORT": str(free_port()), "PYBEETHOVEN_PORT": str(free_port())}
-    env = {**ports, "PATH": str(tmp_path)}
+    env = {**ports, **home, "PATH": str(tmp_path)}
     (first, shown), (second, second_shown) = (
         console(f"{name}@") for name in ("name one", "name two")
     )
@@ -160,12 +174,11 @@ async def test_exported_function(cluster: Peers) -> None:
 
 async def test_command(cluster: Peers, tmp_path: Path) -> None:
     """The command prints what it shows."""
-    cookie = tmp_path / "cookie"
-    cookie.write_text(cluster.cookie)
-    cookie.chmod(0o400)
+    (tmp_path / ".erlang.cookie").unlink()
+    keep_cookie(tmp_path / "cookie", cluster)
     await cluster.start(A)
     args, shown = console("--cookie-file")
-    args[args.index("cookie")] = str(cookie)
+    args[args.index("cookie")] = str(tmp_path / "cookie")
     async with running(cluster, "-m", "pybeethoven", *args) as process:
         printed = await lines(process, 3)
         await cluster.start(B)

@@ -1,7 +1,7 @@
 """BEAM nodes as child processes, driven over stdin and stdout.
 
     async with Epmd() as epmd:
-        async with BeamNode("a@127.0.0.1", code_paths=paths, cookie="secret", env=epmd.env) as node:
+        async with BeamNode("a@127.0.0.1", code_paths=paths, cookie=cookie, env=epmd.env) as node:
             assert await node.eval("1 + 1") == 2
             await node.eval("ControlShell.collect(:seen, name: :seen)")
             await node.eval("send(:seen, :hello)")
