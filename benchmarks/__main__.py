@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
-from benchmarks import codec, commits, memory, messages, mirror
+from benchmarks import codec, commits, hostile, memory, messages, mirror
 from benchmarks.table import show
 
-show(codec.measure, messages.measure, commits.measure, memory.measure, mirror.measure)
+show(
+    *(codec.measure, messages.measure, commits.measure, memory.measure, mirror.measure),
+    hostile.measure,
+)

@@ -8,7 +8,7 @@ from typing import Final
 from pybeethoven.etf import Atom, BitString, Fun, ImproperList, Map, NativeRecord, Term
 from pybeethoven.mnesia.guards import Function
 
-STEPS: Final = 100_000
+STEPS: Final = 60_000
 """Steps that one call of a peer may take: for each term that is looked at or made, one."""
 ROW_STEPS: Final = 200
 """A call that is one query may take so many more for each row."""
