@@ -7,17 +7,19 @@ import json
 import socket
 import threading
 from collections.abc import AsyncIterator, Callable
+from functools import partial
 from typing import Any
 
 import pytest
 
-from pybeethoven import Node
+from pybeethoven import Beethoven, Node
 from pybeethoven.cluster import dial_policy
 from pybeethoven.cluster.beacon_server import BeaconServer
 from pybeethoven.cluster.dial_policy import DialPolicy
-from pybeethoven.errors import ConfigError
+from pybeethoven.errors import ConfigError, EpmdUnreachable
 from pybeethoven.net import epmd as epmd_client
 from pybeethoven.net import sockets
+from pybeethoven.net.finder import Finder, Place
 from pybeethoven.testing import Epmd, free_port
 from tests.helpers import soon
 
@@ -97,20 +99,20 @@ async def beacon(epmd: Epmd, one_address: None) -> AsyncIterator[BeaconServer]:
         yield beacon
 
 
+async def ask_at(port: int, source: str, name: str) -> Any:
+    """Ask a beacon to let a node in, from an address."""
+    reader, writer = await asyncio.open_connection(HOST, port, local_addr=(source, 0))
+    writer.write(json.dumps({"sender": name, "type": "seeking", "payload": "join"}).encode())
+    try:
+        return json.loads(await soon(reader.read()))["payload"]
+    finally:
+        writer.close()
+
+
 @pytest.fixture
 def ask(beacon: BeaconServer) -> Ask:
     """Asks the beacon to let a node in, from an address."""
-
-    async def ask(source: str, name: str) -> Any:
-        reader, writer = await asyncio.open_connection(HOST, beacon.port, local_addr=(source, 0))
-        request = {"sender": name, "type": "seeking", "payload": "join"}
-        writer.write(json.dumps(request).encode())
-        try:
-            return json.loads(await soon(reader.read()))["payload"]
-        finally:
-            writer.close()
-
-    return ask
+    return partial(ask_at, beacon.port)
 
 
 @pytest.fixture
@@ -164,6 +166,24 @@ async def test_beacon_asks_no_other_host(
     assert dialled == [([host], 7777) for host in expected]
 
 
+async def test_beacon_of_a_member_has_its_settings(
+    epmd: Epmd, one_address: None, asked: list[str], dialled: list[tuple[list[str], int]]
+) -> None:
+    """It dials hosts in `cluster_net` and `beacon_nets`, and the first host, and no others."""
+    hosts, port = ["127.0.0.9", "127.0.0.20", "127.0.0.33", "127.0.0.40"], free_port("0.0.0.0")
+    async with Beethoven(
+        "py@127.0.0.1",
+        cookie="cookie",
+        cluster_net="127.0.0.8/29",
+        first_host=hosts[1],
+        beacon_nets=["127.0.0.32/29"],
+        listener_port=port,
+    ):
+        for host in hosts:
+            assert await ask_at(port, host, f"x@{host}") == "join_failed"
+    assert asked == hosts[:3]
+
+
 async def test_source_outside_the_network_is_logged_once(
     ask: Ask, caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -191,6 +211,21 @@ async def test_address_that_was_checked_is_dialled(
     monkeypatch.setattr(socket, "getaddrinfo", getaddrinfo)
     assert await ask(STRANGER, "x@rebind.example") == "join_failed"
     assert (asked, dialled) == ([STRANGER], [([STRANGER], 7777)])
+
+
+async def test_address_whose_epmd_gave_the_port_is_dialled_first(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """It is not the port of another host, whose EPMD could not be reached."""
+
+    async def look_up(alive_name: str, host: str) -> int:
+        if host == "127.0.0.8":
+            raise EpmdUnreachable("nobody is there")
+        return 7777
+
+    monkeypatch.setattr(epmd_client, "look_up", look_up)
+    place = Place(["127.0.0.8", STRANGER], None)
+    assert await Finder(None).find(f"x@{STRANGER}", place) == ([STRANGER, "127.0.0.8"], 7777)
 
 
 async def test_slow_names_of_clients_do_not_delay_other_look_ups(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import logging
 from collections.abc import AsyncIterator, Callable
 from typing import Any
 
@@ -12,12 +13,14 @@ import pytest
 from pybeethoven import Node
 from pybeethoven.cluster import beacon_server
 from pybeethoven.cluster.beacon_server import DIALS_IN_ALL, DIALS_OF_ADDRESS, BeaconServer
+from pybeethoven.distribution import handshake_messages as messages
 from pybeethoven.errors import NoConnection
 from pybeethoven.net import epmd as epmd_client
 from pybeethoven.net import failure_limit, network
 from pybeethoven.net.failure_limit import FailureLimit, Rate
 from pybeethoven.testing import Epmd, free_port
 from tests.helpers import soon
+from tests.net.peers import identity
 
 HOST = "127.0.0.1"
 PY, OTHER = f"py@{HOST}", f"other@{HOST}"
@@ -142,6 +145,26 @@ async def test_handshakes_that_complete_are_not_limited(
             other.disconnect(PY)
 
 
+async def test_failures_elsewhere_do_not_lock_out_a_peer_that_was_dialled(
+    epmd: Epmd, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The limit on all addresses holds for those with which no handshake was ever complete."""
+    monkeypatch.setattr(network, "IN_ALL", Rate(1, 1000.0))
+    name = messages.build_name(identity("evil"))
+    async with Node(PY, "cookie") as py, Node(OTHER, "cookie") as other:
+        await soon(py.connect(OTHER))
+        py.disconnect(OTHER)
+        while other.nodes():
+            await asyncio.sleep(0)
+        port = await epmd_client.look_up("py", HOST)
+        for source, status in (("127.0.0.2", b"\0\3sok"), ("127.0.0.3", b"\0\x0csnot_allowed")):
+            stream = await asyncio.open_connection(HOST, port, local_addr=(source, 0))
+            stream[1].write(len(name).to_bytes(2) + name)
+            assert await soon(stream[0].readexactly(len(status))) == status
+            stream[1].close()
+        await soon(other.connect(PY))
+
+
 Ask = Callable[[str, str], Any]
 
 
@@ -175,9 +198,9 @@ async def beacon(epmd: Epmd, cluster: Cluster) -> AsyncIterator[BeaconServer]:
         yield beacon
 
 
-async def ask(beacon: BeaconServer, name: str) -> Any:
+async def ask(beacon: BeaconServer, name: str, source: str = HOST) -> Any:
     """What a beacon answers to a node that wants to join."""
-    reader, writer = await asyncio.open_connection(HOST, beacon.port)
+    reader, writer = await asyncio.open_connection(HOST, beacon.port, local_addr=(source, 0))
     writer.write(json.dumps({"sender": name, "type": "seeking", "payload": "join"}).encode())
     try:
         return json.loads(await soon(reader.read()))["payload"]
@@ -185,21 +208,31 @@ async def ask(beacon: BeaconServer, name: str) -> Any:
         writer.close()
 
 
+@pytest.mark.parametrize(("addresses", "rate"), [(1, DIALS_OF_ADDRESS), (100, DIALS_IN_ALL)])
 async def test_dials_that_fail_are_limited(
-    beacon: BeaconServer, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+    addresses: int,
+    rate: Rate,
+    beacon: BeaconServer,
+    caplog: pytest.LogCaptureFixture,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    """A beacon's node dials no more for an address for which it has dialled in vain too often."""
+    """A beacon's node dials no more for an address for which it has dialled in vain too often, nor
+    for others when it has done so for many. What it logs of that is two lines."""
     looked_up: list[str] = []
 
     async def look_up(alive_name: str, host: str) -> None:
         looked_up.append(alive_name)
 
     monkeypatch.setattr(epmd_client, "look_up", look_up)
-    for number in range(2 * DIALS_OF_ADDRESS.burst):
-        assert await ask(beacon, f"x{number}@127.0.0.1") == "join_failed"
-    assert DIALS_OF_ADDRESS.burst <= len(looked_up) <= DIALS_OF_ADDRESS.burst + 3
-    [warning] = [r for r in caplog.records if r.name == failure_limit.__name__]
-    assert "too many dials for the beacon fail; one from 127.0.0.1" in warning.getMessage()
+    caplog.set_level(logging.INFO, beacon_server.__name__)
+    caplog.clear()
+    for number in range(2 * rate.burst):
+        source = f"127.0.0.{1 + number % addresses}"
+        assert await ask(beacon, f"x{number}@127.0.0.1", source) == "join_failed"
+    assert rate.burst <= len(looked_up) <= rate.burst + 3
+    unreached, warning = (record.getMessage() for record in caplog.records)
+    assert unreached == "x0@127.0.0.1 asked to be let in, but can't be reached"
+    assert "too many dials for the beacon fail; one from 127.0.0." in warning
 
 
 async def test_requests_of_nodes_with_the_cookie_are_not_limited(
