@@ -25,6 +25,7 @@ from pybeethoven.etf import Atom, Term
 from pybeethoven.net import sockets
 from pybeethoven.net.acceptor import Acceptor
 from pybeethoven.net.failure_limit import FailureLimit, Rate
+from pybeethoven.net.finder import Allows
 from pybeethoven.net.listening import listen_address, open_listener
 from pybeethoven.net.log_limit import LogLimit
 from pybeethoven.net.names import split_name
@@ -44,9 +45,10 @@ MAX_GUESTS: Final = 64
 has not asked yet."""
 MAX_GUESTS_OF_ADDRESS: Final = 32
 """The same for the connections from one address."""
-DIALS_OF_ADDRESS: Final = Rate(burst=32, interval=5.0)
-"""Maximum number of dials that fail or are unfinished, for requests from one address."""
-DIALS_IN_ALL: Final = Rate(burst=64, interval=2.0)
+DIALS_OF_ADDRESS: Final = Rate(burst=32, interval=12.0)
+"""Maximum number of dials that reach a node and fail or are unfinished, for requests from one
+address."""
+DIALS_IN_ALL: Final = Rate(burst=64, interval=12.0)
 """The same for all addresses together."""
 REQUEST_TIME: Final = 5.0
 """Seconds that a guest has to send its request."""
@@ -341,28 +343,36 @@ class BeaconServer(GenServer):
         return seek_chat.JOINED
 
     async def _reaches(self, name: str, guest: _Guest) -> bool:
-        """Whether a node can be reached, and may be dialled for the request of a guest."""
-        if name not in self.node.nodes() and not await self._dials(name, guest):
-            return False
-        return await self.node.ping(name)
-
-    async def _dials(self, name: str, guest: _Guest) -> bool:
-        address, counts = guest.address, not guest.is_proven
+        """Whether a node can be reached, and may be let in for the request of a guest."""
+        address = guest.address
         if (allows := await self._dial_policy.for_source(address)) is None:
             text = f"{self.node.name} lets no node in from {address}, which is not in cluster_net"
             self._say(f"{text}; give its network as one of beacon_nets", SAY_AGAIN, key="outside")
             return False
+        if (connected := self.node.network.address_of(name)) is None:
+            if not await self._dials(name, guest, allows):
+                return False
+        elif not allows(connected):
+            return False
+        return await self.node.ping(name)
+
+    async def _dials(self, name: str, guest: _Guest, allows: Allows) -> bool:
+        address, counts = guest.address, not guest.is_proven
         if counts and not self._failures.begin(address):
             return False
         try:
             async with asyncio.timeout(CALL_TIMEOUT):
-                await self.node.network.connect_if(name, allows)
-        except (NoConnection, ConfigError, TimeoutError) as error:
-            logger.debug("%s was not reached for %s: %s", name, address, error)
+                is_up = await self.node.network.connect_if(name, allows)
+        except TimeoutError:
             return False
-        if counts:
+        except (NoConnection, ConfigError) as error:
+            logger.debug("%s was not reached for %s: %s", name, address, error)
+            if counts:
+                self._failures.take_back(address)
+            return False
+        if counts and is_up:
             self._failures.succeeded(address)
-        return True
+        return is_up
 
 
 async def _receive(sock: socket.socket) -> Message | None:

@@ -123,6 +123,8 @@ class Beethoven:
             limits=limits,
             tls=tls,
         )
+        self._locator.connected = self.node.nodes
+        self._locator.expecting = self.node.network.expecting
         self.via: str | None = None
         """The node whose beacon has let us in last; None: none has since `join`."""
         self._beacon = bool(beacon)
@@ -196,11 +198,19 @@ class Beethoven:
             async with self._seeking:
                 await self.node.start(self._substrate, name=NAME)
                 self._began = asyncio.get_running_loop().time()
-                await self._locator.seek(enter=self._enter)
+                await self._seek_first()
             self._watcher = create_task(self._watch(self._substrate), f"watch {self.node.name}")
         except BaseException:
             await self.node.stop()
             raise
+
+    async def _seek_first(self) -> None:
+        try:
+            await self._locator.seek(enter=self._enter)
+        except JoinError as error:
+            if self.core_server.standing.members() == {self.node.name}:
+                raise
+            logger.warning("%s; others have joined %s meanwhile", error, self.node.name)
 
     async def _seek_again(self, again: bool = False) -> str | None:
         """One round of looking for a beacon that is not of our cluster: the node whose beacon lets

@@ -11,7 +11,7 @@ import logging
 import resource
 from collections import deque
 from collections.abc import AsyncGenerator, Awaitable, Callable, Collection, Coroutine
-from contextlib import aclosing
+from contextlib import AbstractContextManager, aclosing, nullcontext
 from dataclasses import dataclass, field
 from itertools import islice
 from typing import Any, TypeVar
@@ -31,6 +31,9 @@ CONNECT_TIMEOUT = 0.25
 """Seconds that a host has to accept the connection."""
 REPLY_TIMEOUT = 10.0
 """Seconds that a beacon has to answer; adding a node takes it up to 5 of them."""
+QUICK_TIMEOUT = 0.25
+"""Seconds in which a beacon answers to `watching`. Once one has kept silent, all others are asked
+that first, so that any number of silent ones does not cost much more than one."""
 ROUNDS = 3
 ROUNDS_TIME = 5.0
 """Seconds after which no further round is begun."""
@@ -77,6 +80,9 @@ class Locator:
 
     `backoff()` gives the seconds to wait between rounds. `first`: a host, or its name, that is
     asked before all others. `on_progress(asked, all)` is told how many of the hosts were asked.
+    `connected()` gives the nodes that this one is connected to: a beacon connects to us before it
+    says that it has let us in, so one that has not done so is none. `expecting(address)`: while it
+    runs, the beacon there is asked, and its node may connect to us.
     `prover`: proves that we have the cookie. `needs_proof`: a beacon that has let us in must do so,
     too, or is passed over.
     """
@@ -87,6 +93,8 @@ class Locator:
     backoff: Callable[[], float]
     first: str | None = None
     on_progress: Callable[[int, int], None] | None = None
+    connected: Callable[[], Collection[str]] | None = None
+    expecting: Callable[[str], AbstractContextManager[None]] = lambda _: nullcontext()
     prover: Prover | None = None
     needs_proof: bool = False
     _refusals: list[JoinError | MirrorError] = field(default_factory=list)
@@ -232,12 +240,12 @@ class Locator:
         except UnicodeError:  # `first` is no name that a host can have
             return None
 
-    async def _watch(self, host: str) -> Message | None:
+    async def _watch(self, host: str, timeout: float | None = None) -> Message | None:
         """What the beacon of a host answers to `watching`; None if there is none."""
         if (beacon := await self._connect(host)) is None:
             return None
         try:
-            return await self._ask(*beacon, self._watching())
+            return await self._ask(*beacon, self._watching(), timeout)
         except (OSError, SeekChatError) as error:
             self._say_no_beacon(host, error)
             return None
@@ -247,6 +255,10 @@ class Locator:
     async def _join(self, host: str, beacon: Beacon, enter: Enter | None) -> str | None:
         """The node whose beacon has let us in, if it has, and if `enter` makes us a member."""
         if (via := await self._ask_beacon(host, beacon)) is None:
+            return None
+        if self.connected is not None and via not in self.connected():
+            text = f"it says that {via} has let us in, but has not connected us to it"
+            self._say_no_beacon(host, SeekChatError(text))
             return None
         self._used.pop(host, None)
         self._used[host] = None
@@ -261,8 +273,11 @@ class Locator:
         return via
 
     async def _ask_beacon(self, host: str, beacon: Beacon) -> str | None:
-        if beacon[0].at_eof():  # it had to wait until another had answered
+        is_quick = not any(_answer(refusal) == TIMED_OUT for refusal in self._refusals)
+        if not is_quick or beacon[0].at_eof():  # it had to wait until another had answered
             beacon[1].close()
+            if not is_quick and await self._watch(host, QUICK_TIMEOUT) is None:
+                return None
             if (again := await self._connect(host)) is None:
                 return None
             beacon = again
@@ -279,7 +294,8 @@ class Locator:
             here, there = _addresses(writer)
             if self.prover is not None:
                 request = self.prover.prove(request, Way(here, there))
-            reply = await self._ask(reader, writer, request)
+            with self.expecting(there):
+                reply = await self._ask(reader, writer, request)
             _check_sender(reply)
         except TimeoutError:
             self._refusals.append(_silence(host, self.port))
@@ -311,11 +327,15 @@ class Locator:
             logger.log(level, "%s", text)
 
     async def _ask(
-        self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, message: Message
+        self,
+        reader: asyncio.StreamReader,
+        writer: asyncio.StreamWriter,
+        message: Message,
+        timeout: float | None = None,
     ) -> Message:
         writer.write(seek_chat.encode(message))
         receiver, received = seek_chat.Receiver(), b""
-        async with asyncio.timeout(REPLY_TIMEOUT):
+        async with asyncio.timeout(timeout or REPLY_TIMEOUT):
             while (reply := receiver.receive(received)) is None:
                 if not (received := await reader.read(seek_chat.MAX_SIZE)):
                     raise SeekChatError("it closed the connection without a reply")

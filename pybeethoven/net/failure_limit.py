@@ -1,8 +1,9 @@
 """Limits how often unauthenticated hosts can have a handshake begin that does not complete.
 
-Each such handshake may give away a digest of the cookie, or tries one. Challenges have 32 bits: a
-host without the cookie that has N digests gets in with about 2**32 / N connections. At the rates of
-`network` and `beacon_server` that takes weeks from one address, and over a week from any number.
+Each such handshake may give away a digest of the cookie, tries one, or, where this node dials,
+does both. Challenges have 32 bits: a host without the cookie that has N digests gets in with about
+2**32 / N tries. At the rates of `network` and `beacon_server` it takes over a week until it is as
+likely as not that one does, from one address and from any number of them.
 """
 
 from __future__ import annotations
@@ -10,7 +11,8 @@ from __future__ import annotations
 import ipaddress
 import logging
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Final, TypeAlias
 
@@ -65,15 +67,18 @@ class FailureLimit:
         """When the failures of each source are forgotten."""
         self._proven: dict[Source, None] = {}
         """In the order in which they last succeeded."""
+        self._expected: set[Source] = set()
         self._warned_at = -WARNING_INTERVAL
 
     def begin(self, address: str) -> bool:
         """Count a failure, until `succeeded` takes it back. False, and nothing is counted, if there
         were too many; that is logged at most once in `WARNING_INTERVAL`."""
         now, source = self._clock(), _source(address)
-        if self._is_full(source, now) or (source not in self._proven and self._is_full(None, now)):
+        is_known = source in self._proven or source in self._expected
+        if self._is_full(source, now) or (not is_known and self._is_full(None, now)):
             self._warn(address, now)
             return False
+        self._expected.discard(source)
         self._count(source, now)
         self._count(None, now)
         self._drop_idle(now)
@@ -81,11 +86,24 @@ class FailureLimit:
 
     def succeeded(self, address: str) -> None:
         """What `begin` has counted was no failure."""
-        source = _source(address)
-        for key in (source, None):
+        self.take_back(address)
+        self.prove(address)
+
+    def take_back(self, address: str) -> None:
+        """What `begin` has counted did no harm."""
+        for key in (_source(address), None):
             if key in self._clear_at:
                 self._clear_at[key] -= self._rate(key).interval
-        self.prove(address)
+
+    @contextmanager
+    def expecting(self, address: str) -> Iterator[None]:
+        """Until the block ends, the limit on all addresses does not lock this one out, once."""
+        source = _source(address)
+        self._expected.add(source)
+        try:
+            yield
+        finally:
+            self._expected.discard(source)
 
     def prove(self, address: str) -> None:
         """The limit on all addresses is not to lock this one out."""

@@ -12,7 +12,7 @@ import logging
 import os
 import secrets
 from collections.abc import Iterator
-from contextlib import AbstractAsyncContextManager, nullcontext
+from contextlib import AbstractAsyncContextManager, AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
 from typing import Final, Protocol
 from weakref import WeakSet
@@ -352,18 +352,35 @@ class Network:
         if (connection := self._up.get(peer)) is not None:
             await connection.writer.drain(large=large)
 
-    async def connect_if(self, peer: str, allows: Allows) -> None:
+    def address_of(self, peer: str) -> str | None:
+        """The address at which a connected peer is; None if it is not connected."""
+        connection = self._up.get(peer)
+        return None if connection is None else connection.peer_address
+
+    def expecting(self, address: str) -> AbstractContextManager[None]:
+        """See `FailureLimit.expecting`."""
+        return self._failures.expecting(address)
+
+    async def connect_if(self, peer: str, allows: Allows) -> bool:
         """`connect` on behalf of an unauthenticated client: only to those addresses of the peer's
-        host that `allows` allows, whose EPMD alone is asked. Errors as `connect`."""
+        host that `allows` allows, whose EPMD alone is asked. False if the handshake fails; else
+        errors as `connect`."""
         self._check_peer(peer)
         if peer in self._up:
-            return
+            return True
         try:
             async with asyncio.timeout(self._limits.handshake_time):
                 place = await self._finder.allowed_place(peer, allows)
         except (OSError, UnicodeError, EpmdError) as error:
             raise NoConnection(f"no connection to {peer}: {error}") from error
-        await asyncio.shield(self._attempt(peer, place).up)
+        attempt = self._attempt(peer, place)
+        try:
+            await asyncio.shield(attempt.up)
+        except NoConnection:
+            if attempt.dialled is None:
+                raise
+            return False
+        return True
 
     async def connect(self, peer: str, address: Address | None = None) -> None:
         """Wait until a connection to `peer` is up.

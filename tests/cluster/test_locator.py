@@ -9,7 +9,7 @@ import asyncio
 import json
 import resource
 from collections.abc import AsyncIterator, Callable, Coroutine
-from contextlib import AsyncExitStack
+from contextlib import AsyncExitStack, suppress
 from typing import Any
 
 import pytest
@@ -124,6 +124,8 @@ class FakeBeacon:
             pass
         finally:
             writer.close()
+            with suppress(OSError):  # asyncio logs what nobody waits for
+                await writer.wait_closed()
             async with self.left:
                 self.open.discard(writer)
                 self.left.notify_all()
@@ -274,7 +276,7 @@ async def test_closed_connection_is_made_again(
 
     _, beacon = await serve(FakeBeacon(None), Impatient(reply("joined", "b@127.0.0.2")))
     assert await soon(locator.seek()) == "b@127.0.0.2"
-    assert (beacon.connections, beacon.requests) == (2, [SEEKING])
+    assert (beacon.connections, beacon.requests) == (3, [WATCHING, SEEKING])
 
 
 async def test_silent_beacons_are_an_error(

@@ -184,6 +184,17 @@ async def test_beacon_of_a_member_has_its_settings(
     assert asked == hosts[:3]
 
 
+async def test_connected_node_is_let_in_for_its_own_host_alone(
+    beacon: BeaconServer, ask: Ask
+) -> None:
+    """Another host can't make a member of a node that is connected for other reasons."""
+    async with Node("tool@127.0.0.1", "cookie") as tool:
+        await soon(tool.connect(beacon.node.name))
+        assert await ask(STRANGER, tool.name) == "join_failed"
+        assert await ask("127.0.0.20", tool.name) == "join_failed"  # outside of the networks
+        assert await ask(HOST, tool.name) == "joined"
+
+
 async def test_source_outside_the_network_is_logged_once(
     ask: Ask, caplog: pytest.LogCaptureFixture
 ) -> None:

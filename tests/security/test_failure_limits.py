@@ -5,7 +5,9 @@ from __future__ import annotations
 import asyncio
 import json
 import logging
+import math
 from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
 from typing import Any
 
 import pytest
@@ -68,6 +70,18 @@ def test_failures_in_all_are_limited(limit: FailureLimit) -> None:
     assert limit.begin("10.0.0.1")
 
 
+def test_expected_address_is_let_through_once(limit: FailureLimit) -> None:
+    """The failures of others do not lock out a host that was just asked, but may lie."""
+    for number in range(5):
+        assert limit.begin(f"10.0.1.{number}")
+    with limit.expecting("10.0.0.1"):
+        assert not limit.begin("10.0.0.2")
+        assert [limit.begin("10.0.0.1") for _ in range(2)] == [True, False]
+    with limit.expecting("10.0.0.1"):
+        pass
+    assert not limit.begin("10.0.0.1")
+
+
 def test_addresses_of_one_ipv6_network_are_one(limit: FailureLimit) -> None:
     """A host with IPv6 has a whole /64 network, and IPv4 in IPv6 is IPv4."""
     assert [limit.begin(f"fd00::{n}") for n in range(1, 5)] == [True] * 3 + [False]
@@ -105,12 +119,14 @@ def test_warning_comes_once_a_minute(
     [(DIALS_OF_ADDRESS, network.PER_ADDRESS), (DIALS_IN_ALL, network.IN_ALL)],
 )
 def test_dictionary_of_digests_takes_over_a_week(dials: Rate, handshakes: Rate) -> None:
-    """A host that collects digests through the beacon, and looks for one of their challenges on the
-    node's port meanwhile, is expected to find less than one of them within a week."""
+    """A host that collects digests through the beacon, and meanwhile looks for one of their
+    challenges on the node's port and in what the node says when it dials, is less likely than not
+    to find one within a week."""
     digests = dials.burst + WEEK / dials.interval
-    tries = WEEK / handshakes.interval
+    tries = WEEK / handshakes.interval + WEEK / dials.interval
     mean = (dials.burst + digests) / 2
-    assert (mean * tries + digests * handshakes.burst) / 2**32 < 1
+    hits = (mean * tries + digests * (handshakes.burst + dials.burst)) / 2**32
+    assert hits < math.log(2)
 
 
 # A real node
@@ -208,6 +224,37 @@ async def ask(beacon: BeaconServer, name: str, source: str = HOST) -> Any:
         writer.close()
 
 
+@asynccontextmanager
+async def stranger(monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[list[None]]:
+    """A server without the cookie, which EPMD has as each node whose name begins with x; the
+    connections to it."""
+    dials: list[None] = []
+
+    async def serve(_: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        dials.append(None)
+        writer.close()
+
+    async with await asyncio.start_server(serve, HOST, 0) as server:
+        port = server.sockets[0].getsockname()[1]
+
+        async def look_up(alive_name: str, host: str) -> int | None:
+            return port if alive_name.startswith("x") else None
+
+        monkeypatch.setattr(epmd_client, "look_up", look_up)
+        yield dials
+
+
+async def test_dials_that_reach_nobody_are_not_limited(
+    beacon: BeaconServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """They give nothing away; were they counted, they would lock honest nodes out for nothing."""
+    async with stranger(monkeypatch) as dials:
+        for number in range(2 * DIALS_OF_ADDRESS.burst):
+            assert await ask(beacon, f"nobody{number}@127.0.0.1") == "join_failed"
+        assert await ask(beacon, "x@127.0.0.1") == "join_failed"
+        assert len(dials) == 1
+
+
 @pytest.mark.parametrize(("addresses", "rate"), [(1, DIALS_OF_ADDRESS), (100, DIALS_IN_ALL)])
 async def test_dials_that_fail_are_limited(
     addresses: int,
@@ -218,18 +265,13 @@ async def test_dials_that_fail_are_limited(
 ) -> None:
     """A beacon's node dials no more for an address for which it has dialled in vain too often, nor
     for others when it has done so for many. What it logs of that is two lines."""
-    looked_up: list[str] = []
-
-    async def look_up(alive_name: str, host: str) -> None:
-        looked_up.append(alive_name)
-
-    monkeypatch.setattr(epmd_client, "look_up", look_up)
-    caplog.set_level(logging.INFO, beacon_server.__name__)
-    caplog.clear()
-    for number in range(2 * rate.burst):
-        source = f"127.0.0.{1 + number % addresses}"
-        assert await ask(beacon, f"x{number}@127.0.0.1", source) == "join_failed"
-    assert rate.burst <= len(looked_up) <= rate.burst + 3
+    async with stranger(monkeypatch) as dials:
+        caplog.set_level(logging.INFO, beacon_server.__name__)
+        caplog.clear()
+        for number in range(2 * rate.burst):
+            source = f"127.0.0.{1 + number % addresses}"
+            assert await ask(beacon, f"x{number}@127.0.0.1", source) == "join_failed"
+        assert rate.burst <= len(dials) <= rate.burst + 3
     unreached, warning = (record.getMessage() for record in caplog.records)
     assert unreached == "x0@127.0.0.1 asked to be let in, but can't be reached"
     assert "too many dials for the beacon fail; one from 127.0.0." in warning

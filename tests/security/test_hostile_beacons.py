@@ -5,20 +5,24 @@ from __future__ import annotations
 import asyncio
 import json
 from collections.abc import AsyncIterator, Callable
-from contextlib import asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager
 from typing import Any
 
 import pytest
 
-from pybeethoven import Beethoven, MirrorError
-from pybeethoven.cluster import standing
+from pybeethoven import Beethoven, MirrorError, Node
+from pybeethoven.cluster import locator, standing
 from pybeethoven.cluster.locator import Locator
 from pybeethoven.cluster.seek_chat import MAX_PARSED, MAX_SIZE, REPLY, Message, Receiver, encode
+from pybeethoven.net import epmd as epmd_client
+from pybeethoven.net import network
+from pybeethoven.net.failure_limit import Rate
 from pybeethoven.testing import Epmd, free_port
 from tests.helpers import soon
 from tests.timing import UNIT
 
 LIAR_HOST = "127.0.0.2"
+EVIL = f"evil@{LIAR_HOST}"
 P, Q = "p@127.0.0.1", "q@127.0.0.3"
 
 Make = Callable[..., Beethoven]
@@ -35,17 +39,15 @@ def make(epmd: Epmd, port: int, monkeypatch: pytest.MonkeyPatch) -> Make:
     """Makes members of a cluster; a node that shows no tracker is soon given up."""
     monkeypatch.setattr(standing, "ENTER_TIME", 0.3 * UNIT)
 
-    def make(
-        name: str, cluster_net: str = "127.0.0.0/29", first_host: str | None = None
-    ) -> Beethoven:
+    def make(name: str, cluster_net: str = "127.0.0.0/29", **settings: Any) -> Beethoven:
         return Beethoven(
             name,
             cookie="cookie",
             cluster_net=cluster_net,
-            first_host=first_host,
             listener_port=port,
             rejoin_interval=(0.02 * UNIT, 0.1 * UNIT),
             beacon=name != P,
+            **settings,
         )
 
     return make
@@ -59,13 +61,15 @@ async def liar(port: int) -> AsyncIterator[list[bytes]]:
 
 
 @asynccontextmanager
-async def lying(port: int) -> AsyncIterator[list[bytes]]:
-    """Have a host say `joined` to each client."""
+async def lying(port: int, node: Node | None = None) -> AsyncIterator[list[bytes]]:
+    """Have a host say `joined` to each client; a `node` there connects to the client first."""
     requests: list[bytes] = []
 
     async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         requests.append(await reader.read(4096))
-        writer.write(encode(Message(f"evil@{LIAR_HOST}", REPLY, "joined")))
+        if node is not None and requests[-1]:
+            assert await node.ping(json.loads(requests[-1])["sender"])
+        writer.write(encode(Message(EVIL, REPLY, "joined")))
         writer.close()
 
     async with await asyncio.start_server(serve, LIAR_HOST, port):
@@ -80,13 +84,86 @@ async def test_beacon_that_lies_is_skipped(make: Make, liar: list[bytes]) -> Non
         assert sorted(await p.get_active_cluster_nodes()) == [P, Q]
 
 
-async def test_error_when_no_other_beacon_is_left(make: Make, liar: list[bytes]) -> None:
-    """The error names the host that showed no tracker, and nothing stays."""
+async def test_error_when_no_other_beacon_is_left(make: Make, port: int) -> None:
+    """The error names the node that showed no tracker, and nothing stays."""
     p = make(P)
-    with pytest.raises(MirrorError, match=f"evil@{LIAR_HOST} has let {P} in, but does not offer"):
-        await soon(p.join())
+    async with Node(EVIL, "cookie") as evil, lying(port, evil):
+        with pytest.raises(MirrorError, match=f"{EVIL} has let {P} in, but does not offer"):
+            await soon(p.join())
     assert not p.node.running
     assert p.via is None
+
+
+async def test_node_that_a_beacon_names_is_not_dialled(
+    make: Make, liar: list[bytes], monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """A node that lets us in has connected to us. Who is dialled gets a digest of the cookie."""
+    looked_up: list[str] = []
+
+    async def look_up(alive_name: str, host: str) -> None:
+        looked_up.append(f"{alive_name}@{host}")
+
+    monkeypatch.setattr(epmd_client, "look_up", look_up)
+    async with make(P) as p:
+        while len(liar) < 5:
+            await asyncio.sleep(0)
+        assert p.core_server.mode == "standalone"
+    assert looked_up == []
+    said = f"is no beacon: it says that {EVIL} has let us in, but has not connected us to it"
+    assert said in caplog.text
+
+
+async def test_failures_of_strangers_do_not_lock_out_the_node_of_a_beacon(
+    make: Make, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It connects to a node that has asked it, though many others have failed there."""
+    monkeypatch.setattr(network, "IN_ALL", Rate(1, 1e9))
+    q = make("q@127.0.0.1", cluster_net="127.0.0.1/32")
+    async with q:
+        p = make(P)
+        assert p.node.network._failures.begin("127.0.0.9")
+        async with p:
+            assert p.via == q.node.name
+
+
+async def test_node_that_others_have_joined_goes_on(make: Make, port: int) -> None:
+    """Though a beacon that it has asked refuses it in the end."""
+    asked, joined = asyncio.Event(), asyncio.Event()
+
+    async def refuse(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        if await reader.read(4096):
+            asked.set()
+            await joined.wait()
+            writer.write(encode(Message(EVIL, REPLY, "error")))
+        writer.close()
+
+    async with await asyncio.start_server(refuse, LIAR_HOST, port):
+        r = make("r@127.0.0.1")
+        joining = asyncio.create_task(r.join())
+        await soon(asked.wait())
+        async with make(P, cluster_net="127.0.0.1/32"):
+            joined.set()
+            await soon(joining)
+            await r.until_mode("clustered", 10 * UNIT)
+            await r.leave()
+
+
+async def test_silent_beacons_cost_little_more_than_one(
+    make: Make, port: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Once one has kept silent, the others are asked first whether they answer at all."""
+    monkeypatch.setattr(locator, "REPLY_TIMEOUT", 1.0 * UNIT)
+    silent: list[tuple[asyncio.StreamReader, asyncio.StreamWriter]] = []
+    async with AsyncExitStack() as stack:
+        for host in (f"127.0.0.{number}" for number in range(2, 6)):
+            await stack.enter_async_context(
+                await asyncio.start_server(lambda *s: silent.append(s), host, port)
+            )
+        q = make("q@127.0.0.6", cluster_net="127.0.0.6/32")
+        async with q, asyncio.timeout(3.0 * UNIT), make(P) as p:
+            assert p.via == q.node.name
+        for _, writer in silent:
+            writer.close()
 
 
 @pytest.mark.parametrize("first_host", [None, LIAR_HOST])

@@ -238,8 +238,9 @@ async def test_strangers_cannot_use_up_the_dials_of_nodes_with_the_cookie(
     """Requests with a proof are not counted."""
     monkeypatch.setattr(beacon_server, "DIALS_OF_ADDRESS", Rate(burst=1, interval=1e9))
     port = await start_beacon(node, needs_proof=False)
-    stranger = seek_chat.encode(Message("nobody@127.0.0.1", SEEKING, "join"))
-    assert await answer(port, stranger) == "join_failed"
+    async with Node("stranger@127.0.0.1", "another cookie"):
+        stranger = seek_chat.encode(Message("stranger@127.0.0.1", SEEKING, "join"))
+        assert await answer(port, stranger) == "join_failed"
     assert await answer(port, seek_chat.encode(ASK)) == "join_failed"
     assert await soon(locator(port).seek(rounds=1)) == node.name
 
