@@ -48,6 +48,9 @@ class ConnectionOwner(Protocol):
         """A peer has given its name: the answer to it. Raises `HandshakeError` if the name can't
         be its own."""
 
+    def is_connected(self, peer: str) -> bool:
+        """Whether a connection to a peer is up."""
+
     def proceed_when_alive(self, connection: Connection) -> bool:
         """The peer believes to be connected to us already: go on with this connection?"""
 
@@ -216,6 +219,9 @@ class Connection(BufferedProtocol):
             try:
                 self._handshake.receive_eof()
             except HandshakeError as error:
+                if self.peer is not None and self._owner.is_connected(self.peer.name):
+                    # The peer has given this one up, since another had come up.
+                    return Refused(Status.NOK, str(error))
                 return error
         return NoConnection(
             f"the connection to {self.peer_name} was lost{f': {exc}' if exc else ''}"

@@ -635,7 +635,8 @@ class Network:
         if attempt is None:
             return
         if attempt.dialled not in (None, connection):
-            attempt.dialled.close(NoConnection("superseded"), flush=False)
+            # With its name, so that the peer can tell that this was no stranger.
+            attempt.dialled.close(NoConnection("superseded"))
         for control, message, sender in attempt.unsent:
             connection.writer.send(control, message, sender)
         attempt.up.set_result(None)

@@ -77,6 +77,10 @@ class Told:
         """Let everybody in."""
         return Status.OK
 
+    def is_connected(self, peer: str) -> bool:
+        """Nobody else is."""
+        return False
+
     def proceed_when_alive(self, connection: Connection) -> bool:
         """Always."""
         return True

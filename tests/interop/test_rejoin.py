@@ -165,7 +165,7 @@ def reply(payload: str, sender: str = A) -> bytes:
         (reply("join_failed"), "answered 'join_failed'"),
         (reply("error"), "answered 'error'"),
         (reply("self", PY), None),
-        (reply("joined", "nobody@127.0.0.1"), None),
+        (reply("joined", "nobody@127.0.0.1"), "has let us in, but has not connected us to it"),
         (reply("joined", "no name"), "it calls itself 'no name', no node name"),
         (b"HTTP/1.1 400 Bad Request\r\n\r\n", "it is no JSON object"),
         (b"", "it closed the connection without a reply"),

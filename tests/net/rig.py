@@ -119,6 +119,9 @@ class Owner:
         self._record("name")
         return self.status
 
+    def is_connected(self, peer: str) -> bool:
+        return False
+
     def proceed_when_alive(self, connection: Connection) -> bool:
         self._record("alive")
         return self.proceed

@@ -12,11 +12,12 @@ import pytest
 
 from pybeethoven import Atom, Busy, ConfigError, ConnectionEvent, Limits, Node, Pid, Process, Term
 from pybeethoven.distribution import control as c
+from pybeethoven.distribution import handshake_messages as messages
 from pybeethoven.distribution.flags import OFFERED, Flag
 from pybeethoven.distribution.framing import MessageReader, encode_message
 from pybeethoven.distribution.handshake import Handshake, Identity
 from pybeethoven.errors import CallTimeout, NoConnection, UpdatesLost
-from pybeethoven.net import sockets
+from pybeethoven.net import epmd, sockets
 from pybeethoven.net.observe import MAX_UNREAD, ConnectionEvents
 from pybeethoven.testing import Epmd
 from tests.helpers import LIMIT, Recorder, atoms, soon
@@ -26,6 +27,7 @@ from tests.net.peers import (
     A,
     B,
     gone,
+    identity,
     impostor,
     open_to,
     says_nothing,
@@ -414,6 +416,22 @@ async def test_dial_that_comes_too_late_is_not_a_refusal(
     may_go_on.set()
     await soon(dialled.wait())
     while b.info().handshakes or len(b.network._all) > 1:
+        await asyncio.sleep(0)
+    a.disconnect(B)
+    assert [(await soon(anext(events))).kind for _ in range(2)] == ["up", "down"]
+
+
+async def test_dial_that_a_connected_peer_gives_up_is_not_a_refusal(start_node: StartNode) -> None:
+    """A peer closes it when the connection in the other direction comes up."""
+    a, b = await start_node(A), await start_node(B)
+    events = a.connection_events()
+    await soon(b.connect(A))
+    name = messages.build_name(identity("b"))
+    reader, writer = await asyncio.open_connection(HOST, await epmd.look_up("a", HOST))
+    writer.write(len(name).to_bytes(2) + name)
+    assert await soon(reader.readexactly(2 + len("salive"))) == b"\0\6salive"
+    writer.close()
+    while a.info().handshakes:
         await asyncio.sleep(0)
     a.disconnect(B)
     assert [(await soon(anext(events))).kind for _ in range(2)] == ["up", "down"]
