@@ -310,7 +310,9 @@ class CoreServer(DistrServer, subscribe=True):
                 self._attached = False
                 self._check_mode()
                 self.standing.process_detached()
-            case Word.LINKS | Word.LET_IN:
+            case Word.LINKS | Word.PEERS:
+                self.standing.process_told(message)
+            case Word.LET_IN:
                 self.standing.process_detached()
 
     async def terminate(self, reason: Term) -> None:

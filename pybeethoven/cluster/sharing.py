@@ -12,7 +12,8 @@ from __future__ import annotations
 
 import asyncio
 import random
-from collections.abc import Callable, Iterable
+from collections import deque
+from collections.abc import Callable, Set
 from contextlib import suppress
 from typing import Final
 
@@ -25,7 +26,6 @@ from pybeethoven.cluster.tracker import (
     is_tracker_row,
     last_change,
     record,
-    tracker_rows,
 )
 from pybeethoven.errors import ConfigError, NoConnection
 from pybeethoven.etf import Atom
@@ -36,6 +36,9 @@ from pybeethoven.otp.process import NORMAL
 LOST_PAUSE: Final = (0.002, 0.020)
 """Seconds that a survivor waits before it marks a lost node offline, in case another one does:
 a random time in this range, as in Beethoven."""
+MAX_CHECKS: Final = 64
+"""Maximum number of nodes that are dialled at once to check whether they can be reached. Above
+`Limits.dials`, dials fail at once, and nodes would be marked offline that can be reached."""
 
 
 class Sharing:
@@ -53,7 +56,10 @@ class Sharing:
         self._met: set[str] = set()
         """Those whose link is up."""
         self._checked: set[str] = set()
-        """The nodes that `check` is looking for."""
+        """The nodes that are being checked, or wait for it."""
+        self._unchecked: deque[str] = deque()
+        """The nodes that wait to be checked."""
+        self._checkers: list[Process] = []
 
     @property
     def node(self) -> Node:
@@ -76,17 +82,20 @@ class Sharing:
         self._met.discard(peer)
 
     def begin(self) -> None:
-        """Forget the links of an earlier run of the process that has called `share_with`."""
+        """Forget the links of an earlier run of the process that has called `share_with`, and the
+        nodes that wait to be checked."""
         self._links.clear()
         self._met.clear()
+        self._checked.difference_update(self._unchecked)
+        self._unchecked.clear()
 
-    def share_with(self, peers: Iterable[str]) -> None:
-        """Have links to these nodes and to no others; called by the process that owns them all."""
-        wanted = set(peers)
-        for peer in self._links.keys() - wanted:
+    def share_with(self, known: Set[str], reached: Set[str]) -> None:
+        """Have links to the nodes of `reached`, keep those to nodes of `known`, and end all others;
+        called by the process that owns them all."""
+        for peer in self._links.keys() - known - reached:
             self.node.end_process(self._links.pop(peer), NORMAL)
             self._met.discard(peer)
-        for peer in wanted - self._links.keys():
+        for peer in reached - self._links.keys():
             self._links[peer] = link = self._link(peer)
             self.node.spawn(link, link=True)
 
@@ -94,31 +103,46 @@ class Sharing:
         """Say so of a node from now on."""
         self._tracker.write_local(record(name, status, self._clock.now()))
 
-    async def check(self, process: Process, name: str, lost: bool) -> None:
-        """Mark an online node offline if it can't be reached, or, when its connection was `lost`,
-        unless it is back soon. A BEAM does so itself."""
+    def check(self, name: str) -> None:
+        """Mark an online node offline if it can't be reached. A BEAM does so itself."""
         if name in self._checked:
             return
         self._checked.add(name)
+        self._unchecked.append(name)
+        self._checkers = [checker for checker in self._checkers if checker.alive]
+        if len(self._checkers) < MAX_CHECKS:
+            self._checkers.append(self.node.spawn(self._check_all))
+
+    async def check_lost(self, process: Process, name: str) -> None:
+        """Mark an online node whose connection was lost offline, unless it is back soon."""
+        self._checked.add(name)  # it may be there already, and wait for long
+        await self._check(name, lost=True)
+
+    async def _check_all(self, process: Process) -> None:
+        while self._unchecked:
+            await self._check(self._unchecked.popleft(), lost=False)
+
+    async def _check(self, name: str, lost: bool) -> None:
         try:
             if lost:
                 await asyncio.sleep(random.uniform(*LOST_PAUSE))
-            else:
+            elif self.status(name) == ONLINE:
                 with suppress(NoConnection, ConfigError):  # no name of a node that we could reach
                     await self.node.connect(name)
             await self._tracker.settle()
-            if name not in self.node.nodes() and self._status(name) == ONLINE and self._shares:
+            connected = self.node.network.is_connected(name)
+            if not connected and self.status(name) == ONLINE and self._shares:
                 self.write(name, OFFLINE)
         finally:
             self._checked.discard(name)
 
+    def status(self, name: str) -> Atom | None:
+        """What the tracker says of a node; None if nothing."""
+        return next((r[2] for r in self._tracker.table.read(Atom(name)) if is_tracker_row(r)), None)
+
     @property
     def _shares(self) -> bool:
         return self._tracker.source is None
-
-    def _status(self, name: str) -> Atom | None:
-        rows = tracker_rows(self._tracker.table.read(Atom(name)))
-        return rows[0].status if rows else None
 
     def _link(self, peer: str) -> Mirror:
         return Mirror(
@@ -139,7 +163,7 @@ class Sharing:
         if self._shares and self._is_news(row):
             self._clock.hear(last_change(row))
             self._tracker.write_local(row)
-        elif is_tracker_row(row) and row[2] == ONLINE and self._status(row[1]) == OFFLINE:
+        elif is_tracker_row(row) and row[2] == ONLINE and self.status(row[1]) == OFFLINE:
             # It may be back for us, too. A BEAM that leads where this was said has older rows.
             self.node.network.connect_soon(row[1])
 
@@ -155,7 +179,7 @@ class Sharing:
         if self._shares and peer in self._links:
             self._met.add(peer)
             here = self.linked | {self.node.name}
-            wrong = {name for name in here if self._status(name) == OFFLINE}
+            wrong = {name for name in here if self.status(name) == OFFLINE}
             for row in self._links[peer].table.rows():
                 if self._is_news(row) and row[1] in here and row[2] == OFFLINE:
                     self._clock.hear(last_change(row))

@@ -8,6 +8,7 @@ clusters (see `rejoin`). Whom we let in ourselves then is told in `admission`.
 from __future__ import annotations
 
 import asyncio
+from collections import Counter
 from collections.abc import Callable
 from contextlib import suppress
 from enum import Enum
@@ -17,7 +18,13 @@ from pybeethoven.cluster.admission import Admission
 from pybeethoven.cluster.clock import ClusterClock
 from pybeethoven.cluster.rejoin import Backoff, Membership, Seek
 from pybeethoven.cluster.sharing import Sharing
-from pybeethoven.cluster.tracker import CORE_TRACKER, ONLINE, TrackerRow, tracker_rows
+from pybeethoven.cluster.tracker import (
+    CORE_TRACKER,
+    ONLINE,
+    TrackerRow,
+    is_tracker_row,
+    tracker_rows,
+)
 from pybeethoven.errors import MirrorError
 from pybeethoven.etf import Atom
 from pybeethoven.mnesia import Mirror
@@ -27,6 +34,8 @@ ENTER_TIME: Final = 5.0
 """Seconds that the node of the beacon that has let us in has to show us the tracker."""
 REST_TIME: Final = 1.0
 """Seconds that all other nodes that are online have then to do so, or one of them to lead."""
+MAX_UNREACHED: Final = 32
+"""Maximum number of nodes without a connection that may be the source, each of which is dialled."""
 
 
 class Word(Enum):
@@ -36,6 +45,7 @@ class Word(Enum):
     ATTACHED = "ATTACHED"
     DETACHED = "DETACHED"
     LINKS = "LINKS"
+    PEERS = "PEERS"
     LET_IN = "LET_IN"
 
 
@@ -57,7 +67,9 @@ class Standing:
         self.mirror = tracker
         self.admission = Admission(self)
         self._tell = tell
-        self._sharing = Sharing(tracker, clock, lambda: tell(Word.LINKS))
+        self._told: Counter[Word] = Counter()
+        """How many of each word for `process_told` are in the mailbox."""
+        self._sharing = Sharing(tracker, clock, lambda: self._tell_again(Word.LINKS))
         self._membership = Membership(self, seek, backoff)
         self._via: str | None = None
         """The node of the beacon that has let us in, until it shows us the tracker, or has gone."""
@@ -80,12 +92,13 @@ class Standing:
 
     def others_online(self) -> list[str]:
         """The other nodes that the tracker has online."""
-        return [r.node for r in self.rows() if r.status == ONLINE and r.node != self.node.name]
+        rows = self.mirror.table.rows()
+        online = [row[1] for row in rows if is_tracker_row(row) and row[2] == ONLINE]
+        return [name for name in online if name != self.node.name]
 
     def connected(self) -> list[str]:
         """The other nodes of the tracker that we are connected to."""
-        connected = self.node.nodes()
-        return [row.node for row in self.rows() if row.node in connected]
+        return [name for name in self.node.nodes() if self._sharing.status(name) is not None]
 
     def members(self) -> set[str]:
         """The nodes of our cluster, as far as we are connected to them."""
@@ -101,7 +114,8 @@ class Standing:
             rank[self._via] = 0
             nodes = {self._via: None} | nodes
         wanted = nodes.keys() - self._sharing.linked
-        return sorted([n for n in nodes if n in wanted], key=lambda node: rank.get(node, 2))
+        peers = sorted([n for n in nodes if n in wanted], key=lambda node: rank.get(node, 2))
+        return peers[: sum(node in rank for node in peers) + MAX_UNREACHED]
 
     # For Beethoven
 
@@ -133,7 +147,7 @@ class Standing:
 
     def is_online(self) -> bool:
         """Whether the tracker has this node online."""
-        return any(r.node == self.node.name and r.status == ONLINE for r in self.rows())
+        return self._sharing.status(self.node.name) == ONLINE
 
     def may_recover(self) -> bool:
         """Whether a BEAM peer that the tracker has online is connected: it may show it again."""
@@ -173,6 +187,7 @@ class Standing:
 
     def begin(self) -> None:
         """The CoreServer starts, perhaps once more."""
+        self._told.clear()
         self._sharing.begin()
 
     def check(self) -> None:
@@ -188,7 +203,7 @@ class Standing:
         self._via = None
         self._shown.set()
         self._entered.set()
-        self._sharing.share_with(())
+        self._sharing.share_with(set(), set())
         self._process_change()
 
     def process_detached(self) -> None:
@@ -200,32 +215,48 @@ class Standing:
             self._via = None
         online = set(self.others_online())
         # A connected node that is offline here may share, too: only others can't reach it.
-        self._sharing.share_with(online.union(self.connected(), filter(None, [self._via])))
+        self._sharing.share_with(online, {*self.connected(), *filter(None, [self._via])})
         for name in online.difference(self.node.nodes()):
-            self.node.spawn(self._sharing.check, name, False)
+            self._sharing.check(name)
         _set(self._shown, bool(self._sharing.linked))
         _set(self._entered, bool(self._sharing.linked) and online <= self._sharing.linked)
         self._process_change()
 
     def process_online(self, name: Atom) -> None:
         """A row says that another node is online."""
-        self.node.network.connect_soon(name)
-        if self.mirror.source is None:
-            self.mirror.retry()
-            self.process_detached()
+        if self.mirror.source is not None:
+            self.node.network.connect_soon(name)
+        elif self.node.network.is_connected(name):
+            self._tell_again(Word.PEERS)
+        elif self.node.running:
+            self._entered.clear()
+            self._sharing.check(name)
 
     def process_nodeup(self, name: Atom) -> None:
         """A connection has come up."""
         if self.mirror.source is None and self.mirror.table.read(name):
+            self._tell_again(Word.PEERS)
+
+    def process_told(self, word: Word) -> None:
+        """Links have come or gone, or peers that may be the source have come. What that costs grows
+        with the number of all, so it is done once, for the last such word in the mailbox."""
+        self._told[word] -= 1
+        if self._told[word] > 0:
+            return
+        if word is Word.PEERS:
             self.mirror.retry()
-            self.process_detached()
+        self.process_detached()
 
     def process_nodedown(self, name: Atom) -> None:
         """A connection has gone down."""
         self._sharing.lost(name)
         self.admission.changed()
-        if name in self.others_online():
-            self.node.spawn(self._sharing.check, name, True)
+        if self._sharing.status(name) == ONLINE:
+            self.node.spawn(self._sharing.check_lost, name)
+
+    def _tell_again(self, word: Word) -> None:
+        self._told[word] += 1
+        self._tell(word)
 
     def _process_change(self) -> None:
         self.admission.changed()

@@ -809,7 +809,7 @@ class Node:
         """A connection ended, or could not be made (called by the network)."""
         outer, self.loss = self.loss, str(reason)
         try:
-            self.ties.lose(peer, list(self._processes.values()))
+            self.ties.lose(peer)
         finally:
             self.loss = outer
         if was_up:

@@ -68,6 +68,7 @@ class Process:
         self._shut_down = False
         self.exit_reason: Term = None
         self.links: set[Pid] = set()
+        self._tied_to: set[Atom] = set()
         self.unlinking: dict[Pid, int] = {}
         self.watchers: dict[Reference, tuple[Pid, Term]] = {}
         self.monitors: set[Reference] = set()

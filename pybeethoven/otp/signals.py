@@ -122,6 +122,7 @@ class Signals:
             self._node.ties.send_exit(to, sender, NOPROC)
         elif sender not in process.unlinking:
             process.links.add(sender)
+            self._node.ties.tie(process, sender.node)
 
     def _process_unlink(self, peer: str, received: Control, message: Term) -> None:
         _, sender, to = received
@@ -159,6 +160,7 @@ class Signals:
         self._check_maker(peer, op, reference)
         if (process := self._node.process(target)) is not None:
             process.watchers[reference] = (watcher, target)
+            self._node.ties.tie(process, watcher.node)
             if type(target) is not Pid:
                 self._node.ties.watched_by_name[reference] = process
         else:

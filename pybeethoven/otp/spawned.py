@@ -68,6 +68,7 @@ def process_spawn_request(
         node.network.send(peer, *control.spawn_reply(request, sender, 0, SYSTEM_LIMIT))
         return
     process, flags = node.spawn(Spawned(mfa[:2], args)), 0
+    node.ties.tie(process, sender.node)
     if LINK in options:
         process.parent_pid = sender
         process.links.add(sender)

@@ -49,9 +49,18 @@ class Ties:
     def __init__(self, node: Node) -> None:
         self._node = node
         self._monitors: dict[Reference, Monitor] = {}
+        self._monitors_on: dict[Atom, dict[Reference, None]] = {}
+        """Their references, by the node of the target."""
+        self._tied: dict[Atom, dict[Process, None]] = {}
+        """The processes that may have links to those of another node, or be watched by them."""
         self._last_unlink = 0
         self.watched_by_name: dict[Reference, Process] = {}
         """The processes that other nodes monitor by a name, which may be another's later."""
+
+    def tie(self, process: Process, peer: Atom) -> None:
+        """Note that a process may have a link or a watcher on another node."""
+        self._tied.setdefault(peer, {})[process] = None
+        process._tied_to.add(peer)
 
     def link(self, process: Process, pid: Pid) -> None:
         """See `Process.link`."""
@@ -59,6 +68,7 @@ class Ties:
             return
         if pid.node != self._node.name:
             process.links.add(pid)
+            self.tie(process, pid.node)
             process.unlinking.pop(pid, None)
             self._node.network.send(pid.node, *control.link(process.pid, pid))
         elif (other := self._node.process(pid)) is not None:
@@ -102,6 +112,7 @@ class Ties:
     def add_monitor(self, reference: Reference, monitor: Monitor) -> None:
         """Keep a monitor that the other side knows of already."""
         self._monitors[reference] = monitor
+        self._monitors_on.setdefault(monitor.peer, {})[reference] = None
         if (watcher := self._node.process(monitor.watcher)) is not None:
             watcher.monitors.add(reference)
 
@@ -121,8 +132,13 @@ class Ties:
 
     def take_monitor(self, reference: Reference) -> Monitor | None:
         """Forget a monitor on this side and give it, if it is there."""
-        monitor = self._monitors.pop(reference, None)
-        if monitor is not None and (watcher := self._node.process(monitor.watcher)) is not None:
+        if (monitor := self._monitors.pop(reference, None)) is None:
+            return None
+        left = self._monitors_on[monitor.peer]
+        del left[reference]
+        if not left:
+            del self._monitors_on[monitor.peer]
+        if (watcher := self._node.process(monitor.watcher)) is not None:
             watcher.monitors.discard(reference)
         return monitor
 
@@ -199,6 +215,8 @@ class Ties:
 
     def end(self, process: Process) -> None:
         """A process has ended: tell those linked to it or monitoring it."""
+        for peer in process._tied_to:
+            self._tied.get(peer, {}).pop(process, None)
         for reference in list(process.monitors):
             self.demonitor(reference)
         for pid in process.links:
@@ -207,13 +225,13 @@ class Ties:
             self.watched_by_name.pop(reference, None)
             self.send_down(known_as, watcher, reference, process.exit_reason, process.pid)
 
-    def lose(self, peer: Atom, processes: list[Process]) -> None:
+    def lose(self, peer: Atom) -> None:
         """The connection to `peer` is lost: so is every tie to its processes."""
-        for process in processes:
+        for process in self._tied.pop(peer, {}):
+            process._tied_to.discard(peer)
             self._sever(process, peer)
-        for reference, monitor in list(self._monitors.items()):
-            if monitor.peer == peer:
-                self.take_monitor(reference)
+        for reference in list(self._monitors_on.get(peer, ())):
+            if (monitor := self.take_monitor(reference)) is not None:
                 monitor.on_down(NOCONNECTION)
 
     def _sever(self, process: Process, peer: Atom) -> None:
