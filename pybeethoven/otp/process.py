@@ -40,13 +40,20 @@ current_process: ContextVar[Process | None] = ContextVar("current_process", defa
 """The process that runs this code, if one does."""
 
 
+class Own(tuple[Term, ...]):
+    """A message that this node itself has made: none that a peer sends is one, though it may be
+    equal to one."""
+
+    __slots__ = ()
+
+
 class Process:
     """Base class of processes: override `run`. It runs when `Node.spawn` or `Node.start` is given
     one.
 
     `pid`, `node`: what others send to, and where it runs; there as soon as it is started.
-    `trap_exit`: exit signals of linked processes arrive as messages `(EXIT, pid, reason)` instead
-    of ending this process.
+    `trap_exit`: exit signals of linked processes arrive as messages `(EXIT, pid, reason)`, each an
+    `Own`, instead of ending this process.
     """
 
     trap_exit: bool = False
@@ -149,7 +156,7 @@ class Process:
         mailbox already is dropped, too."""
         self.node.ties.unlink(self, pid)
         if flush:
-            left = [m for m in self._mailbox if not (type(m) is tuple and m[:2] == (EXIT, pid))]
+            left = [m for m in self._mailbox if not (isinstance(m, Own) and m[:2] == (EXIT, pid))]
             self._mailbox = deque(left)
 
     def unlinked(self, pid: Pid) -> None:
@@ -202,7 +209,7 @@ def is_normal(reason: Term) -> bool:
 def first_word(term: Term) -> str:
     """What a log tells of a message or an exit reason: the atom that it is or begins with, as in
     `{bad_cast, Message}`, or else its type. All the rest may be what somebody has sent."""
-    word = term[0] if type(term) is tuple and term else term
+    word = term[0] if isinstance(term, tuple) and term else term
     return brief(word) if isinstance(word, ATOM_TYPES) else f"a {type(word).__name__}"
 
 

@@ -14,7 +14,17 @@ from typing import TYPE_CHECKING
 from pybeethoven.distribution import control
 from pybeethoven.distribution.flags import Flag
 from pybeethoven.etf import Atom, Pid, Reference, Term
-from pybeethoven.otp.process import EXIT, KILL, KILLED, NOCONNECTION, NOPROC, NORMAL, Process, label
+from pybeethoven.otp.process import (
+    EXIT,
+    KILL,
+    KILLED,
+    NOCONNECTION,
+    NOPROC,
+    NORMAL,
+    Own,
+    Process,
+    label,
+)
 
 if TYPE_CHECKING:
     from pybeethoven.otp.node import Node
@@ -176,7 +186,7 @@ class Ties:
     ) -> None:
         """Let an exit signal have its effect on a process of this node."""
         if process.trap_exit and not untrappable:
-            process.deliver((EXIT, sender, reason), sender)
+            process.deliver(Own((EXIT, sender, reason)), sender)
         elif self._node.is_system(process):
             return
         elif reason != NORMAL or sender == process.pid:

@@ -1,0 +1,97 @@
+"""What a peer that has the cookie can do with messages and signals to the processes of a node: it
+passes for nobody else, and a burst of them costs little.
+
+The node `py` is attacked by its peer `b`.
+"""
+
+from __future__ import annotations
+
+import pytest
+
+from pybeethoven import Atom, ChildSpec, GenServer, Node, Pid, Supervisor, Term
+from pybeethoven.etf import decode, encode
+from pybeethoven.otp import Own
+from pybeethoven.otp.gen_server import From
+from tests.helpers import atoms, soon
+from tests.net.conftest import StartNode, start_node
+from tests.otp.processes import BOOM, KILL, NOPROC, exited, spawn_recorder
+
+__all__ = ["start_node"]
+
+PY, B = atoms("py@127.0.0.1", "b@127.0.0.1")
+NODEUP, NODEDOWN = atoms("nodeup", "nodedown")
+
+
+class Echo(GenServer):
+    """Answers a call with what it is asked."""
+
+    def __init__(self, *, trap_exit: bool = False) -> None:
+        self.trap_exit = trap_exit
+        self.infos: list[Term] = []
+
+    async def handle_call(self, request: Term, from_: From) -> Term:
+        """Give it back."""
+        return request
+
+    async def handle_info(self, message: Term) -> None:
+        """Keep it."""
+        self.infos.append(message)
+
+
+@pytest.fixture
+async def py(start_node: StartNode) -> Node:
+    """The node that is attacked."""
+    return await start_node(PY)
+
+
+@pytest.fixture
+async def b(start_node: StartNode, py: Node) -> Node:
+    """The peer that attacks it."""
+    b = await start_node(B)
+    await soon(b.connect(PY))
+    return b
+
+
+@pytest.mark.parametrize("by_name", [True, False])
+async def test_a_message_is_no_exit_signal(py: Node, b: Node, by_name: bool) -> None:
+    """Neither does a server end that way, nor does a supervisor start a child anew."""
+    child = Echo(trap_exit=True)
+    supervisor = Supervisor([ChildSpec("child", lambda: child, name="child")])
+    await py.start(supervisor, name="supervisor")
+    parent, pid = supervisor.pid, child.pid
+    targets: list[tuple[Pid | tuple[str, str], Pid]]
+    targets = [(("child", PY), parent), (("supervisor", PY), pid)]
+    for to, of in targets if by_name else [(pid, parent), (parent, pid)]:
+        b.send(to, (Atom("EXIT"), of, BOOM))
+    assert await soon(b.call(("supervisor", PY), Atom("which_children")))
+    assert await soon(b.call(("child", PY), 1)) == 1
+    assert (child.infos, py.whereis("child")) == ([(Atom("EXIT"), parent, BOOM)], pid)
+    py.exit(supervisor, KILL)  # by its link this one does end it
+    await soon(child.wait_end())
+
+
+async def test_what_the_node_says_can_be_told_from_what_a_peer_sends(py: Node, b: Node) -> None:
+    """A message that it has made is an `Own`; in all else it is like any other tuple."""
+    recorder = spawn_recorder(py, trap_exit=True)
+    py.monitor_nodes(recorder)
+    ended = spawn_recorder(b)
+    b.exit(ended, BOOM)
+    recorder.link(ended.pid)
+    own = await recorder.next()
+    b.disconnect(PY)
+    down = await recorder.next()
+    await soon(b.connect(PY))
+    up = await recorder.next()
+    expected: list[Term] = [exited(ended, NOPROC), (NODEDOWN, B), (NODEUP, B)]
+    assert [type(message) for message in (own, down, up)] == [Own] * 3
+    assert [own, down, up] == expected
+    for forged in expected:
+        b.send(recorder.pid, forged)
+        received = await recorder.next()
+        assert (type(received), received) == (tuple, forged)
+    assert (repr(own), decode(encode(own))) == (repr(expected[0]), expected[0])
+    match own:
+        case ("EXIT", pid, "noproc"):
+            assert pid == ended.pid
+        case _:
+            pytest.fail("it does not match")
