@@ -6,15 +6,28 @@ The node `py` is attacked by its peer `b`.
 
 from __future__ import annotations
 
+from collections.abc import AsyncIterator
+from typing import Final
+
 import pytest
 
-from pybeethoven import Atom, ChildSpec, GenServer, Node, Pid, Supervisor, Term
+from pybeethoven import (
+    Atom,
+    ChildSpec,
+    GenServer,
+    Node,
+    Pid,
+    Supervisor,
+    Term,
+)
 from pybeethoven.etf import decode, encode
 from pybeethoven.otp import Own
 from pybeethoven.otp.gen_server import From
+from pybeethoven.otp.process import SYSTEM_LIMIT
+from pybeethoven.testing import Epmd
 from tests.helpers import atoms, soon
 from tests.net.conftest import StartNode, start_node
-from tests.otp.processes import BOOM, KILL, NOPROC, exited, spawn_recorder
+from tests.otp.processes import BOOM, KILL, NOPROC, SHUTDOWN, exited, spawn_recorder
 
 __all__ = ["start_node"]
 
@@ -39,9 +52,16 @@ class Echo(GenServer):
 
 
 @pytest.fixture
-async def py(start_node: StartNode) -> Node:
+def dialled() -> list[str]:
+    """The nodes that `py` has dialled."""
+    return []
+
+
+@pytest.fixture
+async def py(epmd: Epmd, dialled: list[str]) -> AsyncIterator[Node]:
     """The node that is attacked."""
-    return await start_node(PY)
+    async with Node(PY, "cookie", resolve=dialled.append) as node:
+        yield node
 
 
 @pytest.fixture
@@ -95,3 +115,28 @@ async def test_what_the_node_says_can_be_told_from_what_a_peer_sends(py: Node, b
             assert pid == ended.pid
         case _:
             pytest.fail("it does not match")
+
+
+LONG: Final = b"x" * 20_000
+
+
+@pytest.mark.parametrize(
+    ("reason", "watchers", "told"),
+    [
+        ([LONG], 1, [LONG]),
+        ([LONG], 100, SYSTEM_LIMIT),
+        ((SHUTDOWN, LONG), 100, SHUTDOWN),
+        ([BOOM], 100, [BOOM]),
+    ],
+    ids=["told to one", "told to many", "is a good end", "short"],
+)
+async def test_an_exit_reason_is_not_encoded_for_ever(
+    py: Node, b: Node, reason: Term, watchers: int, told: Term
+) -> None:
+    """A long one that many are to be told is told in short."""
+    server, watcher = Echo(), spawn_recorder(b)
+    await py.start(server, name="server")
+    references = [watcher.monitor(("server", PY)) for _ in range(watchers)]
+    await soon(b.call(("server", PY), 1))
+    py.exit(server, reason)
+    assert [await watcher.next_down(each) for each in references] == [told] * watchers
