@@ -513,7 +513,13 @@ class Node:
 
     def reply(self, from_: From, reply: Term) -> None:
         """Answer a call, at any time after `handle_call` got `from_`."""
-        self._send(reply_address(from_), (from_[1], reply))
+        self.send_back(reply_address(from_), (from_[1], reply))
+
+    def send_back(self, to: Pid | Reference, message: Term) -> None:
+        """Send a message to who is said to have asked for it, unless that is on a node that is not
+        connected: a peer may have made it up."""
+        if to.node == self.name or self.network.is_connected(to.node):
+            self._send(to, message)
 
     async def make_room(self, peer: str) -> None:
         """Give a connected peer up to `ROOM_TIME` seconds to take what was answered: who answers

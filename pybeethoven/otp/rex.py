@@ -58,21 +58,19 @@ class Rex(SystemServer):
         """Do what a node asks with `{From, Request}`; ignore anything else."""
         match message:
             case (Pid() as from_, ("call", *_)) if self.node.is_full:
-                self.node.send(from_, (NAME, FULL), forced=True)
+                self.node.send_back(from_, (NAME, FULL))
             case (Pid() as from_, ("call", module, function, args, _)):
 
                 def reply(answer: Term) -> None:
-                    self.node.send(from_, (NAME, answer), forced=True)
+                    self.node.send_back(from_, (NAME, answer))
 
                 self.node.spawn(self._answer, reply, module, function, args)
             case (Pid() as from_, "features_request"):
                 features = [Atom("erpc")]
-                self.node.send(
-                    from_, (Atom("features_reply"), self.node.name, features), forced=True
-                )
+                self.node.send_back(from_, (Atom("features_reply"), self.node.name, features))
             case (Pid() as from_, ("sbcast", name, text)):
                 if self._pass_on(from_, name, text):
-                    self.node.send(from_, (NAME, self.node.name, self.node.name), forced=True)
+                    self.node.send_back(from_, (NAME, self.node.name, self.node.name))
             case (Pid() as from_, ("send", name, text)):
                 self._pass_on(from_, name, (from_, text))
 
@@ -100,11 +98,14 @@ class Rex(SystemServer):
 
     def _pass_on(self, from_: Pid, name: Term, message: Term) -> bool:
         try:
-            self.node.send(name, message)
+            to = self.node.watchable(name)
+            peer = to.node if isinstance(to, Pid) else to[1]
+            if peer == self.node.name or self.node.network.is_connected(peer):
+                self.node.send(name, message)
         except Busy:  # of a third node: what is only passed on is dropped
             return True
         except (NoProcess, ConfigError):
             missing = (Atom("nonexisting_name"), name)
-            self.node.send(from_, (NAME, self.node.name, missing), forced=True)
+            self.node.send_back(from_, (NAME, self.node.name, missing))
             return False
         return True

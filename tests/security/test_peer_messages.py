@@ -15,14 +15,16 @@ from pybeethoven import (
     Atom,
     ChildSpec,
     GenServer,
+    ImproperList,
     Node,
     Pid,
+    Reference,
     Supervisor,
     Term,
 )
 from pybeethoven.etf import decode, encode
 from pybeethoven.otp import Own
-from pybeethoven.otp.gen_server import From
+from pybeethoven.otp.gen_server import GEN_CALL, SYSTEM, From
 from pybeethoven.otp.process import SYSTEM_LIMIT
 from pybeethoven.testing import Epmd
 from tests.helpers import atoms, soon
@@ -140,3 +142,35 @@ async def test_an_exit_reason_is_not_encoded_for_ever(
     await soon(b.call(("server", PY), 1))
     py.exit(server, reason)
     assert [await watcher.next_down(each) for each in references] == [told] * watchers
+
+
+FAR = Pid(Atom("far@127.0.0.3"), 1, 0, 1)
+TAG = ImproperList([Atom("alias")], Reference(FAR.node, 1, (1, 2, 3)))
+
+
+@pytest.mark.parametrize(
+    ("to", "message"),
+    [
+        ("net_kernel", (GEN_CALL, (FAR, 1), (Atom("is_auth"), FAR.node))),
+        ("server", (GEN_CALL, (FAR, TAG), 1)),
+        ("server", (SYSTEM, (FAR, 1), Atom("get_state"))),
+        ("server", (SYSTEM, (FAR, 1), Atom("get_status"))),
+        ("rex", (GEN_CALL, (FAR, 1), (*atoms("call", "m", "one"), [], FAR))),
+        ("rex", (FAR, (*atoms("call", "m", "one"), [], FAR))),
+        ("rex", (FAR, Atom("features_request"))),
+        ("rex", (FAR, (*atoms("sbcast", "server"), 1))),
+        ("rex", (FAR, (*atoms("sbcast", "nobody"), 1))),
+        ("rex", (FAR, (Atom("send"), (Atom("name"), FAR.node), 1))),
+        ("rex", (FAR, (Atom("send"), FAR, 1))),
+    ],
+)
+async def test_no_node_is_dialled_for_an_answer(
+    py: Node, b: Node, dialled: list[str], to: str, message: Term
+) -> None:
+    """What is to go to a node that is not connected is dropped, as anybody may be named there."""
+    py.export("m", lambda: 1, name="one")
+    await py.start(Echo(), name="server")
+    b.send((to, PY), message)
+    for _ in range(5):
+        assert await soon(b.rpc(PY, "m", "one", [])) == 1
+    assert dialled == []
