@@ -6,8 +6,9 @@ group leader in a request is left alone.
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Callable
-from typing import Final
+from typing import Any, Final
 
 from pybeethoven.errors import (
     Busy,
@@ -33,19 +34,22 @@ FULL: Final = (BADRPC, (EXIT, SYSTEM_LIMIT))
 class Rex(SystemServer):
     """Runs exported functions for callers: block calls one after the other, others at once."""
 
+    async def init(self) -> None:
+        """Have no block call waited for."""
+        self._block = asyncio.Lock()
+
     async def handle_call(self, request: Term, from_: From) -> Term:
         """Run `{block_call | call, Module, Function, Args, GroupLeader}`; ignore anything else."""
         if self.node.is_full:
             return FULL
         match request:
-            case ("block_call", module, function, args, _):
-                return await self._call(module, function, args)
-            case ("call", module, function, args, _):
+            case ("block_call" | "call" as kind, module, function, args, _):
 
                 def reply(answer: Term) -> None:
                     self.node.reply(from_, answer)
 
-                self.node.spawn(self._answer, reply, module, function, args)
+                run = self._answer if kind == "call" else self._answer_in_turn
+                self.node.spawn(run, reply, module, function, args)
         return NO_REPLY
 
     async def handle_cast(self, message: Term) -> None:
@@ -83,6 +87,10 @@ class Rex(SystemServer):
         args: Term,
     ) -> None:
         reply(await self._call(module, function, args))
+
+    async def _answer_in_turn(self, process: Process, *call: Any) -> None:
+        async with self._block:
+            await self._answer(process, *call)
 
     async def _call(self, module: Term, function: Term, args: Term) -> Term:
         try:

@@ -6,6 +6,7 @@ The node `py` is attacked by its peer `b`.
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncIterator
 from typing import Final
 
@@ -174,3 +175,21 @@ async def test_no_node_is_dialled_for_an_answer(
     for _ in range(5):
         assert await soon(b.rpc(PY, "m", "one", [])) == 1
     assert dialled == []
+
+
+async def test_rex_answers_while_a_block_call_runs(py: Node, b: Node) -> None:
+    """One that does not return holds up other block calls alone."""
+    running, release = asyncio.Event(), asyncio.Event()
+
+    async def wait() -> Term:
+        running.set()
+        return await release.wait()
+
+    py.export("m", wait)
+    py.export("m", lambda: 1, name="one")
+    request = (*atoms("block_call", "m", "wait"), [], FAR)
+    blocked = asyncio.create_task(b.call(("rex", PY), request, timeout=None))
+    await soon(running.wait())
+    assert await soon(b.call(("rex", PY), (*atoms("call", "m", "one"), [], FAR))) == 1
+    release.set()
+    assert await soon(blocked) is True
