@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Final
 from pybeethoven.distribution import control
 from pybeethoven.distribution.flags import Flag
 from pybeethoven.etf import Atom, Pid, Reference, Term, encode
+from pybeethoven.net.log_limit import LogLimit
 from pybeethoven.otp.process import (
     EXIT,
     KILL,
@@ -70,6 +71,7 @@ class Ties:
         self._tied: dict[Atom, dict[Process, None]] = {}
         """The processes that may have links to those of another node, or be watched by them."""
         self._last_unlink = 0
+        self._log_limit = LogLimit()
         self.watched_by_name: dict[Reference, Process] = {}
         """The processes that other nodes monitor by a name, which may be another's later."""
 
@@ -182,7 +184,8 @@ class Ties:
 
     def _log_kill(self, process: Process, sender: Pid) -> None:
         outcome = "ignores a kill" if self._node.is_system(process) else "was killed"
-        logger.warning(
+        logger.log(
+            self._log_limit.level(logging.WARNING),
             "%s of %s %s by a process of %s",
             *(label(process), self._node.name, outcome, sender.node),
         )

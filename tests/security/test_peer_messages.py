@@ -7,6 +7,7 @@ The node `py` is attacked by its peer `b`.
 from __future__ import annotations
 
 import asyncio
+import logging
 from collections.abc import AsyncIterator
 from typing import Final
 
@@ -23,12 +24,14 @@ from pybeethoven import (
     Supervisor,
     Term,
 )
+from pybeethoven.distribution import control
+from pybeethoven.errors import ErlangError
 from pybeethoven.etf import decode, encode
 from pybeethoven.otp import Own
 from pybeethoven.otp.gen_server import GEN_CALL, SYSTEM, From
 from pybeethoven.otp.process import SYSTEM_LIMIT
 from pybeethoven.testing import Epmd
-from tests.helpers import atoms, soon
+from tests.helpers import atoms, soon, until_logged
 from tests.net.conftest import StartNode, start_node
 from tests.otp.processes import BOOM, KILL, NOPROC, SHUTDOWN, exited, spawn_recorder
 
@@ -193,3 +196,27 @@ async def test_rex_answers_while_a_block_call_runs(py: Node, b: Node) -> None:
     assert await soon(b.call(("rex", PY), (*atoms("call", "m", "one"), [], FAR))) == 1
     release.set()
     assert await soon(blocked) is True
+
+
+async def test_what_a_peer_can_have_logged_is_logged_once(
+    py: Node, b: Node, caplog: pytest.LogCaptureFixture
+) -> None:
+    """In a minute: an error that a spawned function makes of what it is given, without a traceback,
+    and a kill."""
+
+    def refuse(_: Term) -> Term:
+        raise ErlangError(Atom("badarg"))
+
+    py.export("m", refuse)
+    for number in range(3):
+        own, mfa = b.caller().pid, (Atom("m"), Atom("refuse"), 1)
+        request = control.spawn_request(b.make_reference(), own, own, mfa, [], [number])
+        b.network.send(PY, *request)
+        b.exit(spawn_recorder(py, name=f"process{number}").pid, KILL)
+    await until_logged(caplog, "refuse")
+    assert await soon(b.ping(PY))
+    logged = [r for r in caplog.records if r.levelno >= logging.WARNING]
+    assert [(r.getMessage(), r.exc_info) for r in logged] == [
+        (f"Recorder process0 of {PY} was killed by a process of {B}", None),
+        ("m:refuse failed: Atom('badarg')", None),
+    ]
