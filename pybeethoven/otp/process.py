@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import time
 from collections import deque
 from contextvars import ContextVar
 from typing import TYPE_CHECKING, Final
@@ -35,6 +36,8 @@ SYSTEM_LIMIT: Final = Atom("system_limit")
 
 MESSAGES_PER_TURN = 64
 """So many messages are received before the event loop gets a turn."""
+TURN_TIME: Final = 0.01
+"""Or those of so many seconds, when they take long."""
 
 current_process: ContextVar[Process | None] = ContextVar("current_process", default=None)
 """The process that runs this code, if one does."""
@@ -83,6 +86,7 @@ class Process:
         self._mailbox: deque[Term] = deque()
         self._waiter: asyncio.Future[None] | None = None
         self._received = 0
+        self._turn_end = time.monotonic() + TURN_TIME
 
     async def run(self) -> None:
         """What the process does; it exits with reason `normal` when this returns.
@@ -118,8 +122,9 @@ class Process:
     async def _take_turn(self) -> None:
         """Let others run now and then, however much there is to do."""
         self._received += 1
-        if self._received % MESSAGES_PER_TURN == 0:
+        if self._received % MESSAGES_PER_TURN == 0 or time.monotonic() >= self._turn_end:
             await asyncio.sleep(0)
+            self._turn_end = time.monotonic() + TURN_TIME
 
     async def _message_arrival(self) -> None:
         while not self._mailbox:
@@ -128,6 +133,7 @@ class Process:
                 await self._waiter
             finally:
                 self._waiter = None
+                self._turn_end = time.monotonic() + TURN_TIME
 
     async def wait_end(self, timeout: float | None = None) -> bool:
         """Wait until nothing of it runs any more, its last words (`terminate`) said; whether that

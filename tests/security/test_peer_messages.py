@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import time
 from collections.abc import AsyncIterator
 from typing import Final
 
@@ -29,7 +30,7 @@ from pybeethoven.errors import ErlangError
 from pybeethoven.etf import decode, encode
 from pybeethoven.otp import Own
 from pybeethoven.otp.gen_server import GEN_CALL, SYSTEM, From
-from pybeethoven.otp.process import SYSTEM_LIMIT
+from pybeethoven.otp.process import MESSAGES_PER_TURN, SYSTEM_LIMIT, TURN_TIME
 from pybeethoven.testing import Epmd
 from tests.helpers import atoms, soon, until_logged
 from tests.net.conftest import StartNode, start_node
@@ -220,3 +221,19 @@ async def test_what_a_peer_can_have_logged_is_logged_once(
         (f"Recorder process0 of {PY} was killed by a process of {B}", None),
         ("m:refuse failed: Atom('badarg')", None),
     ]
+
+
+async def test_costly_messages_do_not_hold_up_the_others(py: Node, b: Node) -> None:
+    """However many wait in one mailbox, the node goes on with all else every `TURN_TIME`."""
+
+    class Slow(Echo):
+        async def handle_info(self, message: Term) -> None:
+            await super().handle_info(message)
+            time.sleep(2 * TURN_TIME)  # noqa: ASYNC251  # it computes
+
+    slow = Slow()
+    await py.start(slow, name="slow")
+    for number in range(MESSAGES_PER_TURN - 1):
+        py.send(slow, number)
+    assert await soon(b.ping(PY))
+    assert len(slow.infos) < MESSAGES_PER_TURN / 2
