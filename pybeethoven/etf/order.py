@@ -276,15 +276,17 @@ _fun_head = struct.Struct(">xIB16sII").unpack_from
 
 
 def _fun(tokens: _Tokens, term: Fun) -> Iterator[Term]:
-    _, arity, unique, index, free = _fun_head(term.data)
     terms, place = [], 30
-    for _ in range(4 + free):
-        try:
+    try:
+        _, arity, unique, index, free = _fun_head(term.data)
+        for _ in range(4 + free):
             value, place = decode_term(term.data, place, max_depth=MAX_DEPTH)
-        except DecodeError as error:  # the decoder passes over what is in a fun
-            raise EncodeError(f"a fun that holds what is no term: {error}") from None
-        terms.append(value)
+            terms.append(value)
+    except (DecodeError, TypeError, struct.error) as error:  # the decoder passes over most of it
+        raise EncodeError(f"a fun that holds what is no term: {error}") from None
     module, old_index, old_unique, _, *variables = terms
+    if not type(old_index) is type(old_unique) is int:
+        raise EncodeError("a fun whose old index or old unique value is no integer")
     tokens += (FUN, 0)
     yield module
     tokens += (index, old_unique, free)
