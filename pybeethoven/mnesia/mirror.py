@@ -43,6 +43,7 @@ from pybeethoven.mnesia.events import (
 )
 from pybeethoven.mnesia.operations import Call, Operation, Write
 from pybeethoven.mnesia.table import Row, Table
+from pybeethoven.net.log_limit import LogLimit
 from pybeethoven.otp import GenServer, Process
 from pybeethoven.otp.node import CALL_TIMEOUT
 from pybeethoven.otp.process import SHUTDOWN
@@ -163,6 +164,7 @@ class Mirror(GenServer):
         """Writes under way; each is settled with None, or with what went wrong."""
         self._retry: asyncio.TimerHandle | None = None
         self._retry_pause = RETRY_INTERVALS[0]
+        self._log_limit = LogLimit()
 
     # For other processes
 
@@ -352,6 +354,10 @@ class Mirror(GenServer):
                 for change in apply_event(self.table, message):
                     self._tell(change)
 
+    def _warn(self, text: str, source: str, error: Exception) -> None:
+        level = self._log_limit.level(logging.WARNING)
+        logger.log(level, f"%s: {text}", self.table.name, source, brief(error))
+
     def _is_end(self, message: Term) -> bool:
         """Whether a message tells of the end of the subscription."""
         match message:
@@ -421,6 +427,8 @@ class Mirror(GenServer):
                 return await self._follow(peer)
             except (BeethovenError, TimeoutError) as error:
                 logger.info("%s cannot be the source of %s: %s", peer, self.table.name, error)
+            except Exception as error:  # its answers are such that Python can't handle them
+                self._warn("%s cannot be the source: %s", peer, error)
         self._give_up()
         raise MirrorError(f"no connected peer offers the table {self.table.name}")
 
@@ -452,6 +460,11 @@ class Mirror(GenServer):
             raise MirrorError(f"{peer} has no copy any more")
         cluster = await self._info(peer, "cookie") if self._brings else None
         await self._bring_missing(peer, subscriber, fresh, cluster)
+        table = self.table if kind == self.table.type else Table(self.table.name, type=kind)
+        changes = apply_snapshot(table, fresh.rows(), self._order)
+        if table is not self.table:
+            changes = delete_all(self.table) + changes
+            self.table = table
         subscriber.early = None
         self._cluster = cluster
         self._local.clear()
@@ -462,11 +475,7 @@ class Mirror(GenServer):
         # What the source before has done is in the snapshot, or lost with it.
         for mark in self._marks:
             self._settle(mark, None)
-        changes = []
-        if kind != self.table.type:
-            changes = delete_all(self.table)
-            self.table = Table(self.table.name, type=kind)
-        return changes + apply_snapshot(self.table, fresh.rows(), self._order)
+        return changes
 
     async def _bring_missing(
         self, peer: str, subscriber: _Subscriber, fresh: Table, cluster: Term

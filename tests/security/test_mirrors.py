@@ -1,0 +1,107 @@
+"""What peers answer to a mirror."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, Final, TypeAlias
+
+import pytest
+
+from pybeethoven import Atom, Node, Term
+from pybeethoven.errors import EncodeError
+from pybeethoven.etf import Map
+from pybeethoven.mnesia import SUBSCRIBER, Mirror, Row, Table
+from pybeethoven.mnesia.events import apply_snapshot
+from tests.helpers import Recorder, soon, until_logged
+from tests.net.conftest import StartNode, start_node
+from tests.security.odd_terms import ODD_TERMS
+from tests.security.test_odd_keys import fun
+
+__all__ = ["start_node"]
+
+A, B, C = (f"{letter}@127.0.0.1" for letter in "abc")
+Nodes: TypeAlias = tuple[Node, Node, Node]
+TAB: Final = Atom("tab")
+NO_KEY: Final = fun(held=b"t\0\0\0\2ja\1ja\1")
+"""It holds a map that has a key twice: it can be sent, but has no place in the order."""
+
+
+@pytest.fixture
+async def nodes(start_node: StartNode) -> Nodes:
+    """The one with the mirror, its source, and another."""
+    return await start_node(A), await start_node(B), await start_node(C)
+
+
+def row(key: Term, value: Term = 1) -> Row:
+    """A row of the table."""
+    return (TAB, key, value)
+
+
+def pretend(
+    node: Node, key: str, zipwith: Callable[..., Term] = lambda *_: [(Atom("atomic"), [])]
+) -> dict[str, Term]:
+    """Let a node answer like a BEAM that has the table with a row of that key. Gives the answers,
+    which can be changed."""
+    answers: dict[str, Term] = {
+        "is_running": Atom("yes"),
+        "subscribe": (Atom("ok"), node.name),
+        "type": Atom("set"),
+        "transaction": (Atom("atomic"), [row(Atom(key))]),
+        "where_to_read": node.name,
+        "cookie": 1,
+    }
+    node.spawn(Recorder(), name=SUBSCRIBER)
+    node.export("mnesia", lambda item: answers[item], name="system_info")
+    node.export("mnesia", lambda _, item: answers[item], name="table_info")
+    node.export("mnesia", lambda *_: answers["transaction"], name="transaction")
+    node.export(SUBSCRIBER, lambda *_: answers["subscribe"], name="subscribe")
+    node.export("lists", zipwith, name="zipwith")
+    return answers
+
+
+async def mirror_of(node: Node, *peers: str, **settings: Any) -> Mirror:
+    """A mirror of the table that runs."""
+    mirror = Mirror(Table(TAB), peers=lambda: peers, **settings)
+    await soon(node.start(mirror))
+    return mirror
+
+
+@pytest.mark.parametrize(
+    "item", ["is_running", "subscribe", "type", "where_to_read", "transaction"]
+)
+async def test_peer_that_answers_oddly_is_no_source(nodes: Nodes, item: str) -> None:
+    """The next one is."""
+    a, b, c = nodes
+    answers = pretend(b, "b")
+    pretend(c, "c")
+    for answer in (*[each.values[0] for each in ODD_TERMS], {}, (Atom("atomic"), [row(NO_KEY)])):
+        answers[item] = answer
+        mirror = await mirror_of(a, B, C, mnesia="yes", brings=True)
+        assert mirror.source == C
+        assert mirror.table.rows() == [row(Atom("c"))]
+
+
+async def test_answer_that_python_cannot_compare(
+    nodes: Nodes, caplog: pytest.LogCaptureFixture
+) -> None:
+    """With one that the peer gave before: it is no source any more, and a warning tells why."""
+    a, b, c = nodes
+    deep: Term = []
+    for _ in range(450):
+        deep = Map([([], deep)])
+    pretend(b, "b")["cookie"] = deep
+    pretend(c, "c")
+    mirror = await mirror_of(a, B, C, mnesia="yes", brings=True)
+    assert mirror.source == B
+    a.disconnect(B)
+    await until_logged(caplog, "b@127.0.0.1 cannot be the source: RecursionError")
+    await soon(mirror.settle())
+    assert mirror.source == C
+
+
+def test_snapshot_that_cannot_be_applied_changes_nothing() -> None:
+    """Be it that only the last of its rows has no place in the order."""
+    table = Table(TAB, [row(1), row(2)])
+    with pytest.raises(EncodeError):
+        apply_snapshot(table, [row(3), row(2, NO_KEY)])
+    assert table.rows() == [row(1), row(2)]
