@@ -44,7 +44,7 @@ from pybeethoven.mnesia.events import (
 from pybeethoven.mnesia.operations import Call, Operation, Write
 from pybeethoven.mnesia.table import Row, Table
 from pybeethoven.net.log_limit import LogLimit
-from pybeethoven.otp import GenServer, Process
+from pybeethoven.otp import NO_REPLY, From, GenServer, Process
 from pybeethoven.otp.node import CALL_TIMEOUT
 from pybeethoven.otp.process import SHUTDOWN
 
@@ -73,25 +73,31 @@ class _Word(Enum):
 
     RETRY = "RETRY"
     ENDED = "ENDED"
+    EVENT = "EVENT"
 
 
 class _Subscriber(Process):
-    """Receives the events of one subscription, and keeps them until the snapshot is there."""
+    """Receives the events of one subscription, and keeps them until the snapshot is there. What
+    any node but the source sends does not count."""
 
-    def __init__(self, mirror: Mirror) -> None:
+    def __init__(self, mirror: Mirror, source: str) -> None:
         self._mirror = mirror
+        self._source = source
         self.early: list[Term] | None = []
 
     def deliver(self, message: Term, sender: Pid | None = None) -> None:
         """Keep an event or hand it on."""
+        if sender is None or sender.node != self._source:
+            return
         if self.early is None:
-            self._mirror.deliver(message, sender)
+            self._mirror.deliver((_Word.EVENT, message))
         else:
             self.early.append(message)
 
     def unlinked(self, pid: Pid) -> None:
         """The peer has ended the subscription."""
-        self._mirror.deliver((_Word.ENDED, self.pid))
+        if pid.node in (self._source, self.pid.node):
+            self._mirror.deliver((_Word.ENDED, self.pid))
 
     async def run(self) -> None:
         """Live until ended."""
@@ -334,8 +340,15 @@ class Mirror(GenServer):
             self._lose_source(None)
             raise
 
+    async def handle_call(self, request: Term, from_: From) -> Term:
+        """Ignore it."""
+        return NO_REPLY
+
+    async def handle_cast(self, message: Term) -> None:
+        """Ignore it."""
+
     async def handle_info(self, message: Term) -> None:
-        """Apply an event, or change the source when it has ended."""
+        """Apply an event, or change the source when it has ended; ignore anything else."""
         match message:
             case _ if self._is_end(message):
                 logger.info("%s: the source %s ended", self.table.name, self.source)
@@ -345,16 +358,24 @@ class Mirror(GenServer):
             case _Word.RETRY:
                 if self.source is None:
                     await self._change_source()
-            case ("pybeethoven_written", Reference() as mark):
+            case (_Word.EVENT, ("pybeethoven_written", Reference() as mark)):
                 self._settle(mark, None)
-            case _ if is_vague(self.table, message):
+            case (_Word.EVENT, event) if is_vague(self.table, event):
                 self._settled.clear()
                 await self._change_source()
-            case _:
-                for change in apply_event(self.table, message):
-                    self._tell(change)
+            case (_Word.EVENT, event):
+                self._apply(event)
 
-    def _warn(self, text: str, source: str, error: Exception) -> None:
+    def _apply(self, event: Term) -> None:
+        try:
+            changes = apply_event(self.table, event)
+        except Exception as error:  # such as a key that has no place in the order
+            self._warn("an event of %s was dropped: %s", self.source, error)
+            return
+        for change in changes:
+            self._tell(change)
+
+    def _warn(self, text: str, source: str | None, error: Exception) -> None:
         level = self._log_limit.level(logging.WARNING)
         logger.log(level, f"%s: {text}", self.table.name, source, brief(error))
 
@@ -445,7 +466,7 @@ class Mirror(GenServer):
             running = await self.node.rpc(peer, "mnesia", "system_info", args, ANSWER_TIME)
             if running != self._mnesia:
                 raise MirrorError(f"Mnesia is running there: {brief(running)}")
-        subscriber = _Subscriber(self)
+        subscriber = _Subscriber(self, peer)
         self.node.spawn(subscriber)  # raises when the node stops
         self._subscriber = subscriber
         self._monitor = self.monitor((SUBSCRIBER, peer))

@@ -1,16 +1,17 @@
-"""What peers answer to a mirror."""
+"""What peers answer to a mirror, and send to it and to a table server."""
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable
 from typing import Any, Final, TypeAlias
 
 import pytest
 
-from pybeethoven import Atom, Node, Term
+from pybeethoven import Atom, Node, Pid, Process, Term
 from pybeethoven.errors import EncodeError
 from pybeethoven.etf import Map
-from pybeethoven.mnesia import SUBSCRIBER, Mirror, Row, Table
+from pybeethoven.mnesia import EVENT, SUBSCRIBER, Mirror, Row, Table, TableServer, Write
 from pybeethoven.mnesia.events import apply_snapshot
 from tests.helpers import Recorder, soon, until_logged
 from tests.net.conftest import StartNode, start_node
@@ -105,3 +106,77 @@ def test_snapshot_that_cannot_be_applied_changes_nothing() -> None:
     with pytest.raises(EncodeError):
         apply_snapshot(table, [row(3), row(2, NO_KEY)])
     assert table.rows() == [row(1), row(2)]
+
+
+@pytest.fixture
+async def server(nodes: Nodes) -> TableServer:
+    """What serves the table on node `b`."""
+    server = TableServer([await mirror_of(nodes[1])])
+    await nodes[1].start(server, SUBSCRIBER)
+    return server
+
+
+@pytest.fixture
+async def mirror(nodes: Nodes, server: TableServer) -> Mirror:
+    """A mirror of it."""
+    return await mirror_of(nodes[0], B)
+
+
+MESSAGES: Final[dict[str, Term]] = {
+    "cast": (Atom("$gen_cast"), Atom("boo")),
+    "call": (Atom("$gen_call"), (Pid(Atom(C), 1, 0, 1), 1), Atom("boo")),
+    "no key": (EVENT, (Atom("write"), TAB, row(NO_KEY), [], 1)),
+    "write": (EVENT, (Atom("write"), TAB, row(9), [], 1)),
+    "vague": (EVENT, (Atom("delete"), TAB, row(Atom("_")), [], 1)),
+}
+
+
+def subscriber_of(mirror: Mirror) -> Process:
+    """The process that gets the events."""
+    assert mirror._subscriber is not None
+    return mirror._subscriber
+
+
+def unlinker(pid: Pid) -> Callable[[Process], Any]:
+    """A process that links to another and unlinks."""
+
+    async def run(process: Process) -> None:
+        await process.receive()
+        process.link(pid)
+        process.unlink(pid)
+
+    return run
+
+
+@pytest.mark.parametrize("name", MESSAGES)
+async def test_nothing_of_a_third_node_counts(
+    nodes: Nodes, server: TableServer, mirror: Mirror, name: str
+) -> None:
+    """No message, to whichever process of the two nodes, and no link and unlink: all live on, and
+    the table is the source's."""
+    subscriber = subscriber_of(mirror)
+    for process in (mirror, subscriber, server, *server._mirrors):
+        nodes[2].send(process.pid, MESSAGES[name])
+    nodes[2].send(nodes[2].spawn(unlinker(subscriber.pid)), 1)
+    assert await nodes[2].ping(A)
+    assert await nodes[2].ping(B)
+    await soon(mirror.dirty(Write(row(1))))
+    assert mirror.table.rows() == [row(1)]
+    assert mirror._subscriber is subscriber
+    assert server.alive
+
+
+@pytest.mark.parametrize("name", ["no key", "cast"])
+async def test_odd_message_of_the_source_is_dropped(
+    nodes: Nodes, mirror: Mirror, caplog: pytest.LogCaptureFixture, name: str
+) -> None:
+    """And one warning tells of the events whose rows can't be kept, however many there are."""
+    subscriber = subscriber_of(mirror)
+    for process in (subscriber, mirror, subscriber):
+        nodes[1].send(process.pid, MESSAGES[name])
+    await soon(mirror.dirty(Write(row(1))))
+    assert mirror.table.rows() == [row(1)]
+    assert mirror._subscriber is subscriber
+    warnings = [each.message for each in caplog.records if each.levelno == logging.WARNING]
+    dropped = f"{TAB}: an event of {B} was dropped: EncodeError"
+    assert [each[: len(dropped)] for each in warnings] == [dropped] * (name == "no key")
