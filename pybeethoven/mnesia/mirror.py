@@ -209,10 +209,9 @@ class Mirror(GenServer):
         """Wait until all that the source has said so far is in `table`; errors as `dirty`."""
         await self._run([], timeout)
 
-    async def forward(self, call: Call) -> Term:
-        """What the source answers to a call, once `table` shows what that did, however long it
-        takes; errors as `dirty`."""
-        return (await self._run([call], None))[0]
+    async def forward(self, call: Call, timeout: float) -> Term:
+        """What the source answers, once `table` shows what the call did; errors as `dirty`."""
+        return (await self._run([call], timeout))[0]
 
     def write_local(self, row: Row) -> None:
         """Write a row here alone; the next source's rows replace it, unless it is brought there."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import logging
 from collections.abc import Callable
 from typing import Any, Final, TypeAlias
@@ -9,14 +10,15 @@ from typing import Any, Final, TypeAlias
 import pytest
 
 from pybeethoven import Atom, Node, Pid, Process, Term
-from pybeethoven.errors import EncodeError
+from pybeethoven.errors import EncodeError, NoConnection
 from pybeethoven.etf import Map
-from pybeethoven.mnesia import EVENT, SUBSCRIBER, Mirror, Row, Table, TableServer, Write
+from pybeethoven.mnesia import EVENT, SUBSCRIBER, Mirror, Row, Table, TableServer, Write, answers
 from pybeethoven.mnesia.events import apply_snapshot
 from tests.helpers import Recorder, soon, until_logged
 from tests.net.conftest import StartNode, start_node
 from tests.security.odd_terms import ODD_TERMS
 from tests.security.test_odd_keys import fun
+from tests.timing import UNIT
 
 __all__ = ["start_node"]
 
@@ -106,6 +108,16 @@ def test_snapshot_that_cannot_be_applied_changes_nothing() -> None:
     with pytest.raises(EncodeError):
         apply_snapshot(table, [row(3), row(2, NO_KEY)])
     assert table.rows() == [row(1), row(2)]
+
+
+async def test_source_that_does_not_answer(nodes: Nodes, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whoever had a write passed on to it hears that it is lost; no process waits for ever."""
+    a, b, c = nodes
+    pretend(c, "c", zipwith=lambda *_: asyncio.get_running_loop().create_future())
+    monkeypatch.setattr(answers, "FORWARD_TIME", 0.05 * UNIT)
+    await b.start(TableServer([await mirror_of(b, C)]), SUBSCRIBER)
+    with pytest.raises(NoConnection):
+        await soon(a.rpc(B, "mnesia", "dirty_write", [row(1)], None))
 
 
 @pytest.fixture
