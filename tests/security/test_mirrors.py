@@ -14,6 +14,7 @@ from pybeethoven.errors import EncodeError, NoConnection
 from pybeethoven.etf import Map
 from pybeethoven.mnesia import EVENT, SUBSCRIBER, Mirror, Row, Table, TableServer, Write, answers
 from pybeethoven.mnesia.events import apply_snapshot
+from pybeethoven.mnesia.served import MAX_SUBSCRIBERS
 from tests.helpers import Recorder, soon, until_logged
 from tests.net.conftest import StartNode, start_node
 from tests.security.odd_terms import ODD_TERMS
@@ -192,3 +193,20 @@ async def test_odd_message_of_the_source_is_dropped(
     warnings = [each.message for each in caplog.records if each.levelno == logging.WARNING]
     dropped = f"{TAB}: an event of {B} was dropped: EncodeError"
     assert [each[: len(dropped)] for each in warnings] == [dropped] * (name == "no key")
+
+
+async def test_subscriptions_of_a_node_are_limited(nodes: Nodes, server: TableServer) -> None:
+    """To those of processes that are linked still; other nodes have as many."""
+    what, ok = (Atom("table"), TAB), (Atom("ok"), B)
+    a, _, c = nodes
+    last = a.spawn(unlinker(server.pid))
+    for process in [a.spawn(Recorder()) for _ in range(MAX_SUBSCRIBERS - 1)] + [last]:
+        assert await a.rpc(B, SUBSCRIBER, "subscribe", [process.pid, what]) == ok
+    more = [a.spawn(Recorder()).pid, what]
+    full = (Atom("error"), Atom("system_limit"))
+    assert await a.rpc(B, SUBSCRIBER, "subscribe", more) == full
+    assert await c.rpc(B, SUBSCRIBER, "subscribe", [c.spawn(Recorder()).pid, what]) == ok
+    a.send(last, 1)
+    await soon(last.wait_end())
+    assert await a.rpc(B, SUBSCRIBER, "subscribe", more) == ok
+    assert len(server._subscriptions) == MAX_SUBSCRIBERS + 1
