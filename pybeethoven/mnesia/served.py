@@ -57,8 +57,8 @@ class TableServer(GenServer):
         return next(found, None)
 
     def subscribe(self, pid: Term, what: Term) -> Term:
-        """What `mnesia_subscr:subscribe/2` does, for processes of connected nodes; those of this
-        one have `Mirror.subscribe`."""
+        """What `mnesia_subscr:subscribe/2` does, for processes of the node that calls; those of
+        this one have `Mirror.subscribe`."""
         match what:
             case ("table", name):
                 kind = SIMPLE
@@ -66,7 +66,7 @@ class TableServer(GenServer):
                 pass
             case _:
                 return (ERROR, (BADARG, what))
-        if not isinstance(pid, Pid) or not self.node.network.is_connected(pid.node):
+        if not self._is_callers(pid) or not self.node.network.is_connected(pid.node):
             return (ERROR, BADARG)
         if (mirror := self.mirror(name)) is None:
             return (ERROR, (NO_EXISTS, name))
@@ -86,11 +86,16 @@ class TableServer(GenServer):
         """What `mnesia_subscr:unsubscribe/2` does."""
         match what:
             case ("table", name) | ("table", name, "simple" | "detailed"):
-                if not isinstance(pid, Pid) or self.mirror(name) is None:
+                if not self._is_callers(pid) or self.mirror(name) is None:
                     return (ERROR, BADARG)
                 self._drop(pid, name)
                 return (OK, self.node.name)
         return (ERROR, (BADARG, what))
+
+    def _is_callers(self, pid: Term) -> bool:
+        """Whether a pid is of the node that waits for the answer, and not another's."""
+        watchers = self.node.caller().watchers.values()
+        return isinstance(pid, Pid) and any(pid.node == watcher.node for watcher, _ in watchers)
 
     def send(self, to: Pid, message: Term) -> None:
         """Send a message to a process of a connected node, behind the events of all changes so far.

@@ -210,3 +210,16 @@ async def test_subscriptions_of_a_node_are_limited(nodes: Nodes, server: TableSe
     await soon(last.wait_end())
     assert await a.rpc(B, SUBSCRIBER, "subscribe", more) == ok
     assert len(server._subscriptions) == MAX_SUBSCRIBERS + 1
+
+
+@pytest.mark.parametrize("function", ["subscribe", "unsubscribe"])
+async def test_nobody_subscribes_for_another_node(
+    nodes: Nodes, server: TableServer, mirror: Mirror, function: str
+) -> None:
+    """Nor ends its subscriptions."""
+    subscriber, other = subscriber_of(mirror).pid, nodes[0].spawn(Recorder()).pid
+    for pid in (subscriber, other):
+        args = [pid, (Atom("table"), TAB)]
+        refused = (Atom("error"), Atom("badarg"))
+        assert await nodes[2].rpc(B, SUBSCRIBER, function, args) == refused
+    assert list(server._subscriptions) == [subscriber]
