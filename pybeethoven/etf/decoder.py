@@ -199,10 +199,20 @@ def _fun(data: bytes, pos: int) -> tuple[Fun, int]:
     return Fun(b"p" + (end - pos - 1).to_bytes(4, "big") + data[pos + 5 : end]), end
 
 
+_ATOM_TAGS, _INTEGER_TAGS, _PID_TAGS = (100, 115, 118, 119), (97, 98), (88, 103)
+_FUN_TAGS = _ATOM_TAGS, _INTEGER_TAGS, _INTEGER_TAGS, _PID_TAGS
+"""What can stand in a fun before its free variables: funs are compared by it."""
+
+
 def _open_fun(data: bytes, pos: int) -> tuple[int, int, _Finish]:
     (free,) = _u32(data, pos + 26)
-    check_length(data, pos + 30, 4 + free)
-    return 4 + free, pos + 30, tuple
+    pos += 30
+    for tags in _FUN_TAGS:
+        if (tag := data[pos]) not in tags:
+            raise DecodeError(f"a fun with tag {tag}, where only one of {tags} can be")
+        _, pos = VALUE_READERS[tag](data, pos)
+    check_length(data, pos, free)
+    return free, pos, tuple
 
 
 def _skip(data: bytes, pos: int) -> int:

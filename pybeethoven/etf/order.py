@@ -54,7 +54,7 @@ def order_key(term: Term) -> Key:
     Integers and floats are compared by their value, whatever their size, so `1` and `1.0` are
     equal, as are `Map` and `dict` with the same pairs, and a `str` and its UTF-8 bytes.
 
-    Raises `EncodeError` for a value that has no external form.
+    Raises `EncodeError` for a value that has no external form, or one deeper than `MAX_COPIES`.
     """
     kind = type(term)
     if kind is Atom:
@@ -72,7 +72,7 @@ def exact_key(term: Term) -> Key:
     So do `0.0` and `-0.0`, which are the same before OTP 27. Keys are ordered as maps order their
     keys when they are compared: like `order_key`, but all integers come before all floats.
 
-    Raises `EncodeError` for a value that has no external form.
+    Raises `EncodeError` for a value that has no external form, or one deeper than `MAX_COPIES`.
     """
     kind = type(term)
     if kind is Atom:
@@ -93,10 +93,22 @@ def as_map(pairs: Iterable[tuple[Term, Term]]) -> dict[Term, Term] | Map:
     return make_map([key for key, _ in unique], [value for _, value in unique])
 
 
+MAX_COPIES: Final = 16
+"""How deep funs can be in funs, or in keys of maps of several pairs, and these in such keys."""
+
+
 class _Tokens(list[Any]):
     """A key in the making; `exact` says which of the two it is just now."""
 
     exact: bool
+    copied = 0
+    """In how many containers we are whose contents are copied before they are written."""
+
+    def enter(self) -> None:
+        """Enter one: those inside each other copy the same again and again."""
+        self.copied += 1
+        if self.copied > MAX_COPIES:
+            raise EncodeError(f"funs or keys of maps nested deeper than {MAX_COPIES} levels")
 
 
 _Writer: TypeAlias = Callable[[_Tokens, Any], Iterable[Term] | None]
@@ -256,6 +268,13 @@ def _pairs(tokens: _Tokens, pairs: list[tuple[Term, Term]]) -> Iterator[Term]:
     tokens += (MAP, len(pairs))
     start, exact = len(tokens), tokens.exact
     tokens.exact = True
+    if len(pairs) == 1:  # there is nothing to sort
+        ((key, value),) = pairs
+        yield key
+        tokens.exact = exact
+        yield value
+        return
+    tokens.enter()
     keyed = []
     for key, value in pairs:
         yield key
@@ -263,6 +282,7 @@ def _pairs(tokens: _Tokens, pairs: list[tuple[Term, Term]]) -> Iterator[Term]:
         keyed.append((tuple(tokens[start:]), value))
         del tokens[start:]
     tokens.exact = exact
+    tokens.copied -= 1
     keyed.sort(key=itemgetter(0))
     for written, _ in keyed:
         tokens += written
@@ -276,19 +296,23 @@ _fun_head = struct.Struct(">xIB16sII").unpack_from
 
 
 def _fun(tokens: _Tokens, term: Fun) -> Iterator[Term]:
-    _, arity, unique, index, free = _fun_head(term.data)
+    tokens.enter()
     terms, place = [], 30
-    for _ in range(4 + free):
-        try:
+    try:
+        _, arity, unique, index, free = _fun_head(term.data)
+        for _ in range(4 + free):
             value, place = decode_term(term.data, place, max_depth=MAX_DEPTH)
-        except DecodeError as error:  # the decoder passes over what is in a fun
-            raise EncodeError(f"a fun that holds what is no term: {error}") from None
-        terms.append(value)
+            terms.append(value)
+    except (DecodeError, TypeError, struct.error) as error:  # the decoder passes over most of it
+        raise EncodeError(f"a fun that holds what is no term: {error}") from None
     module, old_index, old_unique, _, *variables = terms
+    if not type(old_index) is type(old_unique) is int:
+        raise EncodeError("a fun whose old index or old unique value is no integer")
     tokens += (FUN, 0)
     yield module
     tokens += (index, old_unique, free)
     yield from variables
+    tokens.copied -= 1
     # Two funs that are equal so far have the same order, but need not be the same.
     if tokens.exact:
         tokens += (old_index, arity, unique)

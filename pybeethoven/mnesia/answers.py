@@ -18,6 +18,7 @@ from typing import Final, Protocol, TypeAlias
 
 from pybeethoven.errors import (
     Aborted,
+    CallTimeout,
     ErlangError,
     ErlangExit,
     MatchSpecError,
@@ -49,6 +50,9 @@ DIRTY: Final = Atom("dirty")
 TID: Final = Atom("tid")
 _WILD: Final = Atom("_")
 _LOCKS: Final = ("read", "write", "sticky_write")
+
+FORWARD_TIME: Final = 60.0
+"""Seconds that a source has to do what another node has asked of us."""
 
 
 class Server(Protocol):
@@ -280,16 +284,16 @@ class Answers:
         _results(steps, {m: (table, partial(_do, table)) for m, table in copies.items()})
 
     async def _forward(self, mirrors: list[Mirror], call: Call) -> Term:
-        """Have the source make the call. It may be done when that is lost: the caller is to hear
-        what he hears when the connection is."""
+        """Have the source make the call. It may be done when that is lost, or takes too long: the
+        caller is to hear what he hears when the connection is."""
         try:
-            result = await mirrors[0].forward(call)
+            result = await mirrors[0].forward(call, FORWARD_TIME)
             for mirror in mirrors[1:]:
-                await mirror.catch_up(None)
+                await mirror.catch_up(FORWARD_TIME)
             return result
         except Aborted as error:
             raise _abort(error.reason) from None
-        except (MirrorError, NoConnection):
+        except (MirrorError, NoConnection, CallTimeout):
             self._node.exit(self._caller, NOCONNECTION)
             raise asyncio.CancelledError from None
 

@@ -102,16 +102,18 @@ def apply_snapshot(
     `order`, a sort key of rows, says in which order the writes come; deletes come first.
     """
     fresh = Table(table.name, rows, table.type)
+    # What can fail comes first, for nothing is changed then.
+    rows = sorted(fresh.rows(), key=order) if order else fresh.rows()
+    missing = [row for row in rows if row not in table]
     changes = []
     for row in table.rows():
         if not fresh.read(row[1]):
             changes += _delete_key(table, row[1])
         elif table.type == "bag" and row not in fresh:
             changes.append(Change(DELETE, row, table.delete_object(row)))
-    for row in sorted(fresh.rows(), key=order) if order else fresh.rows():
-        if row not in table:
-            changes.append(Change(WRITE, row, table.read(row[1])))
-            table.write(row)
+    for row in missing:
+        changes.append(Change(WRITE, row, table.read(row[1])))
+        table.write(row)
     return changes
 
 

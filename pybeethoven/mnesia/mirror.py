@@ -43,7 +43,8 @@ from pybeethoven.mnesia.events import (
 )
 from pybeethoven.mnesia.operations import Call, Operation, Write
 from pybeethoven.mnesia.table import Row, Table
-from pybeethoven.otp import GenServer, Process
+from pybeethoven.net.log_limit import LogLimit
+from pybeethoven.otp import NO_REPLY, From, GenServer, Process
 from pybeethoven.otp.node import CALL_TIMEOUT
 from pybeethoven.otp.process import SHUTDOWN
 
@@ -72,25 +73,31 @@ class _Word(Enum):
 
     RETRY = "RETRY"
     ENDED = "ENDED"
+    EVENT = "EVENT"
 
 
 class _Subscriber(Process):
-    """Receives the events of one subscription, and keeps them until the snapshot is there."""
+    """Receives the events of one subscription, and keeps them until the snapshot is there. What
+    any node but the source sends does not count."""
 
-    def __init__(self, mirror: Mirror) -> None:
+    def __init__(self, mirror: Mirror, source: str) -> None:
         self._mirror = mirror
+        self._source = source
         self.early: list[Term] | None = []
 
     def deliver(self, message: Term, sender: Pid | None = None) -> None:
         """Keep an event or hand it on."""
+        if sender is None or sender.node != self._source:
+            return
         if self.early is None:
-            self._mirror.deliver(message, sender)
+            self._mirror.deliver((_Word.EVENT, message))
         else:
             self.early.append(message)
 
     def unlinked(self, pid: Pid) -> None:
         """The peer has ended the subscription."""
-        self._mirror.deliver((_Word.ENDED, self.pid))
+        if pid.node in (self._source, self.pid.node):
+            self._mirror.deliver((_Word.ENDED, self.pid))
 
     async def run(self) -> None:
         """Live until ended."""
@@ -163,6 +170,7 @@ class Mirror(GenServer):
         """Writes under way; each is settled with None, or with what went wrong."""
         self._retry: asyncio.TimerHandle | None = None
         self._retry_pause = RETRY_INTERVALS[0]
+        self._log_limit = LogLimit()
 
     # For other processes
 
@@ -201,10 +209,9 @@ class Mirror(GenServer):
         """Wait until all that the source has said so far is in `table`; errors as `dirty`."""
         await self._run([], timeout)
 
-    async def forward(self, call: Call) -> Term:
-        """What the source answers to a call, once `table` shows what that did, however long it
-        takes; errors as `dirty`."""
-        return (await self._run([call], None))[0]
+    async def forward(self, call: Call, timeout: float) -> Term:
+        """What the source answers, once `table` shows what the call did; errors as `dirty`."""
+        return (await self._run([call], timeout))[0]
 
     def write_local(self, row: Row) -> None:
         """Write a row here alone; the next source's rows replace it, unless it is brought there."""
@@ -332,8 +339,15 @@ class Mirror(GenServer):
             self._lose_source(None)
             raise
 
+    async def handle_call(self, request: Term, from_: From) -> Term:
+        """Ignore it."""
+        return NO_REPLY
+
+    async def handle_cast(self, message: Term) -> None:
+        """Ignore it."""
+
     async def handle_info(self, message: Term) -> None:
-        """Apply an event, or change the source when it has ended."""
+        """Apply an event, or change the source when it has ended; ignore anything else."""
         match message:
             case _ if self._is_end(message):
                 logger.info("%s: the source %s ended", self.table.name, self.source)
@@ -343,14 +357,26 @@ class Mirror(GenServer):
             case _Word.RETRY:
                 if self.source is None:
                     await self._change_source()
-            case ("pybeethoven_written", Reference() as mark):
+            case (_Word.EVENT, ("pybeethoven_written", Reference() as mark)):
                 self._settle(mark, None)
-            case _ if is_vague(self.table, message):
+            case (_Word.EVENT, event) if is_vague(self.table, event):
                 self._settled.clear()
                 await self._change_source()
-            case _:
-                for change in apply_event(self.table, message):
-                    self._tell(change)
+            case (_Word.EVENT, event):
+                self._apply(event)
+
+    def _apply(self, event: Term) -> None:
+        try:
+            changes = apply_event(self.table, event)
+        except Exception as error:  # such as a key that has no place in the order
+            self._warn("an event of %s was dropped: %s", self.source, error)
+            return
+        for change in changes:
+            self._tell(change)
+
+    def _warn(self, text: str, source: str | None, error: Exception) -> None:
+        level = self._log_limit.level(logging.WARNING)
+        logger.log(level, f"%s: {text}", self.table.name, source, brief(error))
 
     def _is_end(self, message: Term) -> bool:
         """Whether a message tells of the end of the subscription."""
@@ -421,6 +447,8 @@ class Mirror(GenServer):
                 return await self._follow(peer)
             except (BeethovenError, TimeoutError) as error:
                 logger.info("%s cannot be the source of %s: %s", peer, self.table.name, error)
+            except Exception as error:  # its answers are such that Python can't handle them
+                self._warn("%s cannot be the source: %s", peer, error)
         self._give_up()
         raise MirrorError(f"no connected peer offers the table {self.table.name}")
 
@@ -437,7 +465,7 @@ class Mirror(GenServer):
             running = await self.node.rpc(peer, "mnesia", "system_info", args, ANSWER_TIME)
             if running != self._mnesia:
                 raise MirrorError(f"Mnesia is running there: {brief(running)}")
-        subscriber = _Subscriber(self)
+        subscriber = _Subscriber(self, peer)
         self.node.spawn(subscriber)  # raises when the node stops
         self._subscriber = subscriber
         self._monitor = self.monitor((SUBSCRIBER, peer))
@@ -452,6 +480,11 @@ class Mirror(GenServer):
             raise MirrorError(f"{peer} has no copy any more")
         cluster = await self._info(peer, "cookie") if self._brings else None
         await self._bring_missing(peer, subscriber, fresh, cluster)
+        table = self.table if kind == self.table.type else Table(self.table.name, type=kind)
+        changes = apply_snapshot(table, fresh.rows(), self._order)
+        if table is not self.table:
+            changes = delete_all(self.table) + changes
+            self.table = table
         subscriber.early = None
         self._cluster = cluster
         self._local.clear()
@@ -462,11 +495,7 @@ class Mirror(GenServer):
         # What the source before has done is in the snapshot, or lost with it.
         for mark in self._marks:
             self._settle(mark, None)
-        changes = []
-        if kind != self.table.type:
-            changes = delete_all(self.table)
-            self.table = Table(self.table.name, type=kind)
-        return changes + apply_snapshot(self.table, fresh.rows(), self._order)
+        return changes
 
     async def _bring_missing(
         self, peer: str, subscriber: _Subscriber, fresh: Table, cluster: Term

@@ -19,9 +19,13 @@ from pybeethoven.mnesia.mirror import DETAILED, SIMPLE, SUBSCRIBER, Mirror
 from pybeethoven.otp import NO_REPLY, From, GenServer
 from pybeethoven.otp.exports import BADARG, ERROR
 from pybeethoven.otp.node import Node
+from pybeethoven.otp.process import SYSTEM_LIMIT
 
 OK: Final = Atom("ok")
 NO_EXISTS: Final = Atom("no_exists")
+
+MAX_SUBSCRIBERS: Final = 64
+"""Maximum number of processes of one node that are told of the changes of one table."""
 
 
 class TableServer(GenServer):
@@ -37,8 +41,8 @@ class TableServer(GenServer):
 
     def __init__(self, mirrors: Collection[Mirror]) -> None:
         self._mirrors = mirrors
-        self._subscriptions: dict[tuple[Pid, Atom], Atom] = {}
-        """What kind of events a subscriber gets of a table; of those that are linked."""
+        self._subscriptions: dict[Pid, dict[Atom, Atom]] = {}
+        """What kind of events a subscriber gets of which table; of those that are linked."""
         self._monitors: dict[Reference, Mirror] = {}
 
     # For the functions that others call
@@ -53,8 +57,8 @@ class TableServer(GenServer):
         return next(found, None)
 
     def subscribe(self, pid: Term, what: Term) -> Term:
-        """What `mnesia_subscr:subscribe/2` does, for processes of connected nodes; those of this
-        one have `Mirror.subscribe`."""
+        """What `mnesia_subscr:subscribe/2` does, for processes of the node that calls; those of
+        this one have `Mirror.subscribe`."""
         match what:
             case ("table", name):
                 kind = SIMPLE
@@ -62,16 +66,19 @@ class TableServer(GenServer):
                 pass
             case _:
                 return (ERROR, (BADARG, what))
-        if not isinstance(pid, Pid) or not self.node.network.is_connected(pid.node):
+        if not self._is_callers(pid) or not self.node.network.is_connected(pid.node):
             return (ERROR, BADARG)
         if (mirror := self.mirror(name)) is None:
             return (ERROR, (NO_EXISTS, name))
-        if pid in self.links and (pid, name) in self._subscriptions:
+        if pid in self.links and name in self._subscriptions.get(pid, ()):
             return (ERROR, (Atom("already_exists"), what))
+        of_node = [of for each, of in self._subscriptions.items() if each.node == pid.node]
+        if sum(name in of for of in of_node) >= MAX_SUBSCRIBERS:
+            return (ERROR, SYSTEM_LIMIT)
         if mirror not in self._monitors.values():
             self._monitors[self.monitor(mirror)] = mirror
         mirror.listeners.add(self._tell)
-        self._subscriptions[pid, name] = kind
+        self._subscriptions.setdefault(pid, {})[name] = kind
         self.link(pid)
         return (OK, self.node.name)
 
@@ -79,11 +86,16 @@ class TableServer(GenServer):
         """What `mnesia_subscr:unsubscribe/2` does."""
         match what:
             case ("table", name) | ("table", name, "simple" | "detailed"):
-                if not isinstance(pid, Pid) or self.mirror(name) is None:
+                if not self._is_callers(pid) or self.mirror(name) is None:
                     return (ERROR, BADARG)
                 self._drop(pid, name)
                 return (OK, self.node.name)
         return (ERROR, (BADARG, what))
+
+    def _is_callers(self, pid: Term) -> bool:
+        """Whether a pid is of the node that waits for the answer, and not another's."""
+        watchers = self.node.caller().watchers.values()
+        return isinstance(pid, Pid) and any(pid.node == watcher.node for watcher, _ in watchers)
 
     def send(self, to: Pid, message: Term) -> None:
         """Send a message to a process of a connected node, behind the events of all changes so far.
@@ -116,34 +128,40 @@ class TableServer(GenServer):
     async def handle_info(self, message: Term) -> None:
         """Forget a subscriber that has ended, or the subscribers of a mirror that has."""
         match message:
-            case ("EXIT", Pid(), _):
-                left = {k: v for k, v in self._subscriptions.items() if k[0] in self.links}
-                self._subscriptions = left
+            case ("EXIT", Pid() as pid, _) if pid not in self.links:
+                self._subscriptions.pop(pid, None)
             case ("DOWN", Reference() as reference, *_) if reference in self._monitors:
                 mirror = self._monitors.pop(reference)
-                for pid, name in list(self._subscriptions):
-                    if name == mirror.table.name:
-                        self._drop(pid, name)
+                for pid in list(self._subscriptions):
+                    self._drop(pid, mirror.table.name)
+
+    def unlinked(self, pid: Pid) -> None:
+        """Forget a subscriber that wants no more events."""
+        self._subscriptions.pop(pid, None)
 
     async def terminate(self, reason: Term) -> None:
         """End every subscription, as a BEAM does whose Mnesia stops."""
         for mirror in self._mirrors:
             mirror.listeners.discard(self._tell)
-        for pid, name in list(self._subscriptions):
-            self._drop(pid, name)
+        for pid in self._subscriptions:
+            self.unlink(pid)
+        self._subscriptions.clear()
 
     def _drop(self, pid: Pid, name: Atom) -> None:
-        known = self._subscriptions.pop((pid, name), None)
-        if known is not None and all(other != pid for other, _ in self._subscriptions):
+        of_pid = self._subscriptions.get(pid, {})
+        if of_pid.pop(name, None) is not None and not of_pid:
+            del self._subscriptions[pid]
             self.unlink(pid)
 
     def _tell(self, mirror: Mirror, change: Change) -> None:
         name = mirror.table.name
-        for (pid, of), kind in self._subscriptions.items():
-            if of == name and pid in self.links:
-                self.send(pid, table_event(change, name, kind == DETAILED, mirror.pid))
+        events = {kind: table_event(change, name, kind == DETAILED, mirror.pid) for kind in _KINDS}
+        for pid, kinds in self._subscriptions.items():
+            if name in kinds and pid in self.links:
+                self.send(pid, events[kinds[name]])
 
 
+_KINDS: Final = (SIMPLE, DETAILED)
 _exporting: Final[WeakSet[Node]] = WeakSet()
 """The nodes that have exported what others may call; nothing ends that."""
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import Final, Literal, TypeAlias
 
-from pybeethoven.errors import ConfigError
+from pybeethoven.errors import ConfigError, brief
 from pybeethoven.etf import Atom, Term
 from pybeethoven.etf.order import Key, exact_key, order_key
 from pybeethoven.mnesia.match_spec import NO_CONTEXT, Context, MatchSpec
@@ -31,7 +31,7 @@ class Table:
 
     def __init__(self, name: str, rows: Iterable[Row] = (), type: TableType = "set") -> None:
         if type not in _TYPES:
-            raise ConfigError(f"a table's type is one of {', '.join(_TYPES)}, not {type!r}")
+            raise ConfigError(f"a table's type is one of {', '.join(_TYPES)}, not {brief(type)}")
         self.name = Atom(name)
         self.type: TableType = type
         self._key = order_key if type == "ordered_set" else exact_key
