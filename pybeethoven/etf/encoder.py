@@ -12,6 +12,7 @@ from __future__ import annotations
 import math
 import struct
 from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass
 from functools import lru_cache
 from itertools import chain
 from typing import Any, NoReturn, TypeAlias
@@ -44,6 +45,13 @@ _u8_i32 = struct.Struct(">Bi").pack
 _u8_f64 = struct.Struct(">Bd").pack
 _u32_u32_u32 = struct.Struct(">III").pack
 _words = [struct.Struct(f">{count}I").pack for count in range(7)]
+
+
+@dataclass(frozen=True, slots=True)
+class Encoded:
+    """A term in its external form, without the version byte: encoding it once more costs little."""
+
+    data: bytes
 
 
 def encode(term: Term) -> bytes:
@@ -385,7 +393,12 @@ def _checked_pairs(buffer: bytearray, pairs: list[tuple[Term, Term]]) -> Iterato
             )
 
 
+def _encoded(buffer: bytearray, term: Encoded) -> None:
+    buffer += term.data
+
+
 _WRITERS: dict[type, _Writer] = {
+    Encoded: _encoded,
     Atom: _atom,
     bool: _bool,
     type(None): _none,

@@ -86,6 +86,8 @@ class Writer:
         """
         if refusable and not self._direct and self.busy:
             raise self.busy_error()
+        if self._end is not None:
+            return
         frame, payload_at = encode_frame(self._flags, control, message)
         size = len(frame)
         large = size - payload_at > FRAGMENT_SIZE and self._fragments
@@ -98,7 +100,7 @@ class Writer:
                 self._write_batch()
             else:
                 self.write_soon()
-        elif self._end is None:
+        else:
             from_ = sender_of(control) if sender is None else sender
             self._line_up(from_, LargeMessage(frame, payload_at) if large else frame)
 

@@ -9,11 +9,12 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING
 
 from pybeethoven.distribution import control
 from pybeethoven.distribution.flags import Flag
 from pybeethoven.etf import Atom, Pid, Reference, Term, encode
+from pybeethoven.etf.encoder import Encoded
 from pybeethoven.net.log_limit import LogLimit
 from pybeethoven.otp.process import (
     EXIT,
@@ -22,11 +23,8 @@ from pybeethoven.otp.process import (
     NOCONNECTION,
     NOPROC,
     NORMAL,
-    SHUTDOWN,
-    SYSTEM_LIMIT,
     Own,
     Process,
-    is_normal,
     label,
 )
 
@@ -35,9 +33,6 @@ if TYPE_CHECKING:
 
 
 logger = logging.getLogger(__name__)
-
-MAX_REASONS_SIZE: Final = 1024 * 1024
-"""Maximum bytes of all the exit reasons of one process but the first."""
 
 
 @dataclass(slots=True)
@@ -238,22 +233,16 @@ class Ties:
             self._tied.get(peer, {}).pop(process, None)
         for reference in list(process.monitors):
             self.demonitor(reference)
-        reason = self._reason_to_tell(process)
+        own, reason = self._node.name, process.exit_reason
+        sent: Term = reason
+        if process._tied_to:  # thousands may be told on other nodes: it is encoded once
+            sent = Encoded(encode(reason)[1:])
         for pid in process.links:
-            self.send_exit(process.pid, pid, reason)
+            self.send_exit(process.pid, pid, reason if pid.node == own else sent)
         for reference, (watcher, known_as) in process.watchers.items():
             self.watched_by_name.pop(reference, None)
-            self.send_down(known_as, watcher, reference, reason, process.pid)
-
-    def _reason_to_tell(self, process: Process) -> Term:
-        """Why it has ended, or in short whether as it should, if so many of other nodes are told
-        that it takes long to encode that for each."""
-        told = [*process.links, *(watcher for watcher, _ in process.watchers.values())]
-        others = sum(pid.node != self._node.name for pid in told) - 1
-        reason = process.exit_reason
-        if others < 1 or reason == NORMAL or others * len(encode(reason)) <= MAX_REASONS_SIZE:
-            return reason
-        return SHUTDOWN if is_normal(reason) else SYSTEM_LIMIT
+            told = reason if watcher.node == own else sent
+            self.send_down(known_as, watcher, reference, told, process.pid)
 
     def lose(self, peer: Atom) -> None:
         """The connection to `peer` is lost: so is every tie to its processes."""

@@ -10,7 +10,7 @@ import asyncio
 import logging
 import time
 from collections.abc import AsyncIterator
-from typing import Final
+from typing import Any, Final
 
 import pytest
 
@@ -27,14 +27,14 @@ from pybeethoven import (
 )
 from pybeethoven.distribution import control
 from pybeethoven.errors import ErlangError
-from pybeethoven.etf import decode, encode
+from pybeethoven.etf import decode, encode, encoder
 from pybeethoven.otp import Own
 from pybeethoven.otp.gen_server import GEN_CALL, SYSTEM, From
-from pybeethoven.otp.process import MESSAGES_PER_TURN, SYSTEM_LIMIT, TURN_TIME
+from pybeethoven.otp.process import MESSAGES_PER_TURN, TURN_TIME
 from pybeethoven.testing import Epmd
 from tests.helpers import atoms, soon, until_logged
 from tests.net.conftest import StartNode, start_node
-from tests.otp.processes import BOOM, KILL, NOPROC, SHUTDOWN, exited, spawn_recorder
+from tests.otp.processes import BOOM, KILL, NOPROC, exited, spawn_recorder
 
 __all__ = ["start_node"]
 
@@ -127,26 +127,25 @@ async def test_what_the_node_says_can_be_told_from_what_a_peer_sends(py: Node, b
 LONG: Final = b"x" * 20_000
 
 
-@pytest.mark.parametrize(
-    ("reason", "watchers", "told"),
-    [
-        ([LONG], 1, [LONG]),
-        ([LONG], 100, SYSTEM_LIMIT),
-        ((SHUTDOWN, LONG), 100, SHUTDOWN),
-        ([BOOM], 100, [BOOM]),
-    ],
-    ids=["told to one", "told to many", "is a good end", "short"],
-)
-async def test_an_exit_reason_is_not_encoded_for_ever(
-    py: Node, b: Node, reason: Term, watchers: int, told: Term
+async def test_an_exit_reason_is_encoded_once(
+    py: Node, b: Node, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A long one that many are to be told is told in short."""
+    """Or a few times, however many are told."""
     server, watcher = Echo(), spawn_recorder(b)
     await py.start(server, name="server")
-    references = [watcher.monitor(("server", PY)) for _ in range(watchers)]
+    references = [watcher.monitor(("server", PY)) for _ in range(100)]
     await soon(b.call(("server", PY), 1))
-    py.exit(server, reason)
-    assert [await watcher.next_down(each) for each in references] == [told] * watchers
+    encoded: list[Term] = []
+    write_list = encoder._WRITERS[list]
+
+    def note(buffer: bytearray, term: Term) -> Any:
+        encoded.append(term)
+        return write_list(buffer, term)
+
+    monkeypatch.setitem(encoder._WRITERS, list, note)
+    py.exit(server, [LONG])
+    assert [await watcher.next_down(each) for each in references] == [[LONG]] * 100
+    assert len(encoded) < 5
 
 
 FAR = Pid(Atom("far@127.0.0.3"), 1, 0, 1)
