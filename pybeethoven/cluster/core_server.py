@@ -10,7 +10,7 @@ import logging
 import time
 from datetime import UTC, datetime
 from typing import Any, Final, Self
-from weakref import WeakSet
+from weakref import WeakSet, WeakValueDictionary
 
 from pybeethoven.cluster.clock import ClusterClock
 from pybeethoven.cluster.distr_server import CORE_SERVER, DistrConfig, DistrServer
@@ -43,16 +43,20 @@ from pybeethoven.etf import Atom, Pid, Reference, Term
 from pybeethoven.mnesia import WRITE, Mirror, Row, Table
 from pybeethoven.mnesia.mirror import SUBSCRIBER
 from pybeethoven.mnesia.served import TableServer
+from pybeethoven.net.log_limit import LogLimit
 from pybeethoven.net.names import split_name
 from pybeethoven.otp import NO_REPLY, ChildSpec, From, Process
 from pybeethoven.otp.gen_server import GEN_CAST
-from pybeethoven.otp.process import NOPROC, NORMAL, SHUTDOWN
+from pybeethoven.otp.process import NOPROC, NORMAL, SHUTDOWN, SYSTEM_LIMIT
 
 logger = logging.getLogger(__name__)
 
 NAME: Final = CORE_SERVER
 NODE_UPDATE: Final = Atom("node_update")
 GET_MODE: Final = Atom("get_mode")
+MAX_CALLERS: Final = 64
+"""Maximum number of callers that wait for the same node to be added."""
+_FULL: Final = (Atom("error"), SYSTEM_LIMIT)
 _ALERTS: Final = ((ONLINE, None), (ONLINE, OFFLINE), (OFFLINE, ONLINE))
 
 
@@ -66,6 +70,29 @@ def mnesia_notify(event: TrackerEvent, own_node: str) -> tuple[Atom, Atom] | Non
         if (event.row.status, old_status) in _ALERTS:
             return event.row.node, event.row.status
     return None
+
+
+class _Adding(Process):
+    """Adds the node `name` for `callers`, who wait for it."""
+
+    def __init__(self, core_server: CoreServer, name: Atom) -> None:
+        self._core_server, self._name = core_server, name
+        self.callers: list[From] = []
+
+    def deliver(self, message: Term, sender: Pid | None = None) -> None:
+        """Drop it: no message is read here."""
+
+    async def run(self) -> None:
+        """Add it, and answer."""
+        answer: Term = Atom("ok")
+        try:
+            await self._core_server.new_node(self._name)
+        except BeethovenError as error:
+            names = brief(self._name), brief(self.callers[0][0].node)
+            self._core_server._warn("%s was not added for %s: %s", *names, error)
+            answer = (Atom("error"), str(error))
+        for from_ in self.callers:
+            self.node.reply(from_, answer)
 
 
 class CoreServer(DistrServer, subscribe=True):
@@ -103,6 +130,8 @@ class CoreServer(DistrServer, subscribe=True):
         self._followers: dict[Pid | tuple[Atom, Atom], Reference] = {}
         self._updates: WeakSet[Updates] = WeakSet()
         self._modes: WeakSet[Modes] = WeakSet()
+        self._adding: WeakValueDictionary[Atom, _Adding] = WeakValueDictionary()
+        self._log_limit = LogLimit()
         self._ended = False
         self._supervised = False
 
@@ -157,8 +186,9 @@ class CoreServer(DistrServer, subscribe=True):
         A BEAM peer's CoreServer does so. Where there is none, it is done here; but of several BEAMs
         the next ones wait until the first one leads. The row is in our table then.
         Raises `ConfigError` for what is no node name, `NoConnection` when it can't be reached;
-        nothing is changed then. Also `CallTimeout`, after 60 seconds, `MirrorError`, and, if every
-        peer fails, what the last of them did: `ProcessExit`, too. When cancelled, it may be done.
+        nothing is changed then. Also `CallTimeout`, after 60 seconds, or 5 without a word from that
+        node, `MirrorError`, and, if every peer fails, what the last of them did: `ProcessExit`,
+        too. When cancelled, it may be done.
         """
         split_name(name)
         await self.standing.admission.add(Atom(name))
@@ -270,8 +300,7 @@ class CoreServer(DistrServer, subscribe=True):
             case "get_mode":
                 return self._mode
             case tuple(("add_node", Atom() as name)) if self.node.running:
-                self.node.spawn(self._answer_add_node, from_, name)
-                return NO_REPLY
+                return self._process_add_node(name, from_)
         logger.warning("CoreServer got an unknown call from %s", from_[0].node)
         return (Atom("error"), Atom("notsup"))
 
@@ -380,14 +409,21 @@ class CoreServer(DistrServer, subscribe=True):
             for modes in self._modes:
                 modes.put(mode)
 
-    async def _answer_add_node(self, process: Process, from_: From, name: Atom) -> None:
-        answer: Term = Atom("ok")
-        try:
-            await self.new_node(name)
-        except BeethovenError as error:
-            logger.warning("%s was not added for %s: %s", brief(name), from_[0].node, error)
-            answer = (Atom("error"), str(error))
-        self.node.reply(from_, answer)
+    def _process_add_node(self, name: Atom, from_: From) -> Any:
+        adding = self._adding.get(name)
+        if adding is None or not adding.alive:
+            if self.node.is_full:
+                return _FULL
+            adding = self._adding[name] = _Adding(self, name)
+            self.node.spawn(adding)
+        elif len(adding.callers) >= MAX_CALLERS:
+            return _FULL
+        adding.callers.append(from_)
+        return NO_REPLY
+
+    def _warn(self, text: str, *args: object) -> None:
+        """Log a warning that peers can cause at will, once in `LOG_INTERVAL`."""
+        logger.log(self._log_limit.level(logging.WARNING), text, *args)
 
     def _source(self, name: str) -> str:
         """The peer whose Mnesia is mirrored."""
