@@ -11,7 +11,8 @@ from collections.abc import AsyncIterator
 
 import pytest
 
-from pybeethoven import Atom, Beethoven, Limits, Node, Term
+from pybeethoven import Atom, Beethoven, CallTimeout, Limits, Node, Term
+from pybeethoven.cluster import admission
 from pybeethoven.cluster.core_server import MAX_CALLERS
 from pybeethoven.cluster.distr_server import CORE_SERVER
 from pybeethoven.testing import Epmd, free_port
@@ -77,3 +78,13 @@ async def test_a_full_node_adds_nobody(epmd: Epmd) -> None:
     """`Limits.processes` holds for calls of the CoreServer, too."""
     async with member(Limits(processes=1)), Node(EVIL, "cookie") as evil:
         assert await soon(evil.call(CORE, ADD_EVIL)) == FULL
+
+
+async def test_who_does_not_answer_is_told_as_such(
+    p: Beethoven, evil: Node, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The time in which a node has to answer is none in which it is added."""
+    stall(evil)
+    monkeypatch.setattr(admission, "ASK_TIME", 0.01)
+    with pytest.raises(CallTimeout, match=r"took over 0.01 seconds"):
+        await soon(p.core_server.new_node(EVIL))
