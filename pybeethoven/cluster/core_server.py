@@ -8,8 +8,9 @@ from __future__ import annotations
 
 import logging
 import time
+from collections import Counter
 from datetime import UTC, datetime
-from typing import Any, Final, Self
+from typing import Any, Final, Self, TypeAlias
 from weakref import WeakSet, WeakValueDictionary
 
 from pybeethoven.cluster.clock import ClusterClock
@@ -51,11 +52,15 @@ from pybeethoven.otp.process import NOPROC, NORMAL, SHUTDOWN, SYSTEM_LIMIT
 
 logger = logging.getLogger(__name__)
 
+_Follower: TypeAlias = Pid | tuple[Atom, Atom]
+
 NAME: Final = CORE_SERVER
 NODE_UPDATE: Final = Atom("node_update")
 GET_MODE: Final = Atom("get_mode")
 MAX_CALLERS: Final = 64
 """Maximum number of callers that wait for the same node to be added."""
+MAX_FOLLOWERS: Final = 1000
+"""Maximum number of followers on each other node: a change of the tracker is told to all."""
 _FULL: Final = (Atom("error"), SYSTEM_LIMIT)
 _ALERTS: Final = ((ONLINE, None), (ONLINE, OFFLINE), (OFFLINE, ONLINE))
 
@@ -70,6 +75,10 @@ def mnesia_notify(event: TrackerEvent, own_node: str) -> tuple[Atom, Atom] | Non
         if (event.row.status, old_status) in _ALERTS:
             return event.row.node, event.row.status
     return None
+
+
+def _node_of(follower: _Follower) -> Atom:
+    return follower.node if isinstance(follower, Pid) else follower[1]
 
 
 class _Adding(Process):
@@ -127,7 +136,9 @@ class CoreServer(DistrServer, subscribe=True):
         self._clock = ClusterClock(lambda: datetime.now(UTC), time.monotonic)
         self.standing = Standing(self.mirror, self._clock, self.deliver, seek, backoff or Backoff())
         self._server = TableServer([self.mirror])
-        self._followers: dict[Pid | tuple[Atom, Atom], Reference] = {}
+        self._followers: dict[_Follower, Reference] = {}
+        self._followers_on: Counter[Atom] = Counter()
+        """How many of them are on a node."""
         self._updates: WeakSet[Updates] = WeakSet()
         self._modes: WeakSet[Modes] = WeakSet()
         self._adding: WeakValueDictionary[Atom, _Adding] = WeakValueDictionary()
@@ -165,7 +176,8 @@ class CoreServer(DistrServer, subscribe=True):
 
         `follower`: a process, a pid, a name on this node or (name, node). Registering twice alerts
         once. A follower that ends is forgotten, one that is known by name, too: the process that
-        takes its place asks again. What happens after this returns is not missed.
+        takes its place asks again. What happens after this returns is not missed. On another node
+        there may be `MAX_FOLLOWERS`; no more are taken, which is logged.
         Raises `ConfigError` for what is none of these, `NoProcess` when the CoreServer has ended.
         """
         if self._ended:
@@ -321,8 +333,8 @@ class CoreServer(DistrServer, subscribe=True):
             case tuple(("mnesia_table_event", _)):
                 if (event := TrackerEvent.parse(message)) is not None:
                     self._process_event(event)
-            case tuple(("DOWN", Reference() as reference, _, _, reason)):
-                self._forget(reference, reason)
+            case ("DOWN", Reference() as ref, _, (Pid() | tuple((Atom(), Atom()))) as who, reason):
+                self._forget(who, ref, reason)
             case _ if not self.node.running:
                 logger.debug("%s leaves, and does nothing about it", self.node.name)
             case tuple(("nodedown", Atom() as name)):
@@ -431,18 +443,29 @@ class CoreServer(DistrServer, subscribe=True):
             raise MirrorError(f"{name} was not added: no BEAM peer is connected that could do it")
         return self.mirror.source
 
-    def _follow(self, follower: Pid | tuple[Atom, Atom]) -> None:
+    def _follow(self, follower: _Follower) -> None:
         if isinstance(follower, tuple) and follower[1] == self.node.name:
             # Who registers by name and by pid is alerted once.
             follower = self.node.whereis(follower[0]) or follower
-        if follower not in self._followers:
-            self._followers[follower] = self.monitor(follower)
+        node = _node_of(follower)
+        if follower in self._followers:
+            return
+        if node != self.node.name and self._followers_on[node] >= MAX_FOLLOWERS:
+            self._warn("%s has %d followers, no more are taken", brief(node), MAX_FOLLOWERS)
+            return
+        self._followers[follower] = self.monitor(follower)
+        self._followers_on[node] += 1
 
-    def _forget(self, reference: Reference, reason: Term) -> None:
-        for follower in [f for f, r in self._followers.items() if r == reference]:
-            del self._followers[follower]
-            if reason == NOPROC:
-                logger.warning("the follower %s is not there", brief(follower))
+    def _forget(self, follower: _Follower, reference: Reference, reason: Term) -> None:
+        if self._followers.get(follower) != reference:
+            return
+        del self._followers[follower]
+        node = _node_of(follower)
+        self._followers_on[node] -= 1
+        if not self._followers_on[node]:
+            del self._followers_on[node]
+        if reason == NOPROC:
+            self._warn("the follower %s is not there", brief(follower))
 
     def _alert_followers(self, node: Atom, status: Atom) -> None:
         for follower in self._followers:

@@ -11,12 +11,13 @@ from collections.abc import AsyncIterator
 
 import pytest
 
-from pybeethoven import Atom, Beethoven, CallTimeout, Limits, Node, Term
-from pybeethoven.cluster import admission
+from pybeethoven import Atom, Beethoven, CallTimeout, Limits, Node, Reference, Term
+from pybeethoven.cluster import admission, core_server
 from pybeethoven.cluster.core_server import MAX_CALLERS
 from pybeethoven.cluster.distr_server import CORE_SERVER
 from pybeethoven.testing import Epmd, free_port
 from tests.helpers import atoms, soon
+from tests.otp.processes import spawn_recorder
 
 P, EVIL = "p@127.0.0.1", "evil@127.0.0.2"
 CORE = (CORE_SERVER, P)
@@ -88,3 +89,29 @@ async def test_who_does_not_answer_is_told_as_such(
     monkeypatch.setattr(admission, "ASK_TIME", 0.01)
     with pytest.raises(CallTimeout, match=r"took over 0.01 seconds"):
         await soon(p.core_server.new_node(EVIL))
+
+
+async def test_followers_of_a_peer_are_bounded_and_forgotten_one_by_one(
+    p: Beethoven, evil: Node, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """When a peer is lost, no follower is compared with all others."""
+    count, compared = 100, 0
+    equal = Reference.__eq__
+
+    def counted(one: Reference, other: object) -> bool:
+        nonlocal compared
+        compared += 1
+        return equal(one, other)
+
+    monkeypatch.setattr(core_server, "MAX_FOLLOWERS", count)
+    monkeypatch.setattr(Reference, "__eq__", counted)
+    for _ in range(count + 9):
+        evil.cast(CORE, (*atoms("alert_me"), spawn_recorder(evil).pid))
+    await soon(evil.call(CORE, Atom("get_mode")))
+    assert len(p.core_server._followers) == count
+    compared = 0
+    p.node.disconnect(EVIL)
+    await soon(p.core_server.get_mode())
+    assert not p.core_server._followers
+    assert not p.core_server._followers_on
+    assert compared < 10 * count
