@@ -163,6 +163,8 @@ class Sharing:
         if self._shares and self._is_news(row):
             self._clock.hear(last_change(row))
             self._tracker.write_local(row)
+        elif row[1:3] == (self.node.name, OFFLINE) and self.status(row[1]) == ONLINE:
+            self.write(row[1], ONLINE)  # it is offline there, since a time that does not count
         elif is_tracker_row(row) and row[2] == ONLINE and self.status(row[1]) == OFFLINE:
             # It may be back for us, too. A BEAM that leads where this was said has older rows.
             self.node.network.connect_soon(row[1])

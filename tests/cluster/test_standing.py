@@ -192,6 +192,19 @@ async def test_own_row_from_ahead(pair: Pair) -> None:
     await until(q, lambda: statuses(q) == statuses(p) == {P: ONLINE, Q: ONLINE})
 
 
+@pytest.mark.parametrize("name", [P, Q])
+async def test_row_of_the_last_year(pair: Pair, name: str) -> None:
+    """A row of a time that can't be does not count: whose it is, is online again for all, with a
+    time that can be."""
+    p, q = pair
+    row = record(name, OFFLINE, datetime.max.replace(tzinfo=UTC))
+    async with Node(R, "cookie") as r:
+        await r.rpc(P, "mnesia", "dirty_write", [row])
+    for member in pair:
+        await until(member, lambda: statuses(p) == statuses(q) == {P: ONLINE, Q: ONLINE})
+        assert all(row.last_change.year < 9999 for row in member.core_server.standing.rows())
+
+
 async def test_one_shows_nothing(make: Make, monkeypatch: pytest.MonkeyPatch) -> None:
     """A member without a tracker does not keep others out."""
     monkeypatch.setattr(standing, "ENTER_TIME", 1000.0)
