@@ -141,7 +141,8 @@ class BeaconServer(GenServer):
 
     async def handle_call(self, request: Term, from_: From) -> Term:
         """Answer `{error, notsup}`, so that no caller can end us."""
-        logger.warning("BeaconServer got an unknown call from %s", from_[0].node)
+        level = self._log_limit.level(logging.WARNING)
+        logger.log(level, "BeaconServer got an unknown call from %s", brief(from_[0].node))
         return (Atom("error"), Atom("notsup"))
 
     async def handle_cast(self, message: Term) -> None:
@@ -149,7 +150,8 @@ class BeaconServer(GenServer):
         if message == RECOVER:
             await self._open_anew()
         else:
-            logger.warning("BeaconServer got an unknown cast %s", first_word(message))
+            level = self._log_limit.level(logging.WARNING)
+            logger.log(level, "BeaconServer got an unknown cast %s", first_word(message))
 
     async def handle_info(self, message: Term) -> None:
         """Take what the node monitor sends, and the end of a pause."""

@@ -313,7 +313,7 @@ class CoreServer(DistrServer, subscribe=True):
                 return self._mode
             case tuple(("add_node", Atom() as name)) if self.node.running:
                 return self._process_add_node(name, from_)
-        logger.warning("CoreServer got an unknown call from %s", from_[0].node)
+        self._warn("CoreServer got an unknown call from %s", brief(from_[0].node))
         return (Atom("error"), Atom("notsup"))
 
     async def handle_cast(self, message: Term) -> None:
@@ -323,9 +323,9 @@ class CoreServer(DistrServer, subscribe=True):
                 try:
                     self._follow(follower)
                 except ConfigError:
-                    logger.warning("the follower %s is on no node", brief(follower))
+                    self._warn("the follower %s is on no node", brief(follower))
             case _:
-                logger.warning("CoreServer got an unknown cast")
+                self._warn("CoreServer got an unknown cast")
 
     async def handle_info(self, message: Term) -> None:
         """Take the tracker's events, and what the node monitor and the followers' monitors send."""

@@ -7,14 +7,18 @@ The member `p` is attacked by its peer `evil`.
 from __future__ import annotations
 
 import asyncio
+import logging
 from collections.abc import AsyncIterator
 
 import pytest
 
-from pybeethoven import Atom, Beethoven, CallTimeout, Limits, Node, Reference, Term
+from pybeethoven import Atom, Beethoven, CallTimeout, Limits, Node, Pid, Reference, Term
 from pybeethoven.cluster import admission, core_server
+from pybeethoven.cluster.beacon_server import NAME as BEACON_SERVER
 from pybeethoven.cluster.core_server import MAX_CALLERS
 from pybeethoven.cluster.distr_server import CORE_SERVER
+from pybeethoven.distribution import control
+from pybeethoven.otp.gen_server import GEN_CALL, GEN_CAST
 from pybeethoven.testing import Epmd, free_port
 from tests.helpers import atoms, soon
 from tests.otp.processes import spawn_recorder
@@ -115,3 +119,31 @@ async def test_followers_of_a_peer_are_bounded_and_forgotten_one_by_one(
     assert not p.core_server._followers
     assert not p.core_server._followers_on
     assert compared < 10 * count
+
+
+FORGED = Pid(Atom("x@h\n2026-11-30 CRITICAL forged \x1b[31m"), 1, 0, 1)
+MESSAGES: list[Term] = [
+    (GEN_CALL, (FORGED, 1), Atom("what")),
+    (GEN_CALL, (FORGED, 1), atoms("add_node", "no\nname")),
+    (GEN_CAST, Atom("wh\nat")),
+    (GEN_CAST, (Atom("alert_me"), FORGED)),
+    (GEN_CAST, (Atom("alert_me"), atoms("e\nar", "nonode"))),
+]
+
+
+@pytest.mark.parametrize("message", MESSAGES, ids=repr)
+@pytest.mark.parametrize("name", [CORE_SERVER, BEACON_SERVER])
+async def test_what_cannot_be_done_is_logged_once_a_minute(
+    p: Beethoven, evil: Node, name: Atom, message: Term, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Of many messages that a server can't take there is one line, in which names have no control
+    characters."""
+    caplog.set_level(logging.DEBUG, "pybeethoven.cluster")
+    own, doomed = evil.caller().pid, p.node.process(name)
+    for _ in range(5):
+        evil.network.send(P, *control.reg_send(own, name, message))
+    await soon(evil.call((name, P), atoms("add_node", "nope")))
+    assert p.node.process(name) is doomed
+    lines = [r.getMessage() for r in caplog.records]
+    assert not [line for line in lines if "\n" in line or "\x1b" in line]
+    assert [r.levelname for r in caplog.records if r.levelno > logging.INFO] == ["WARNING"]
