@@ -147,3 +147,19 @@ async def test_what_cannot_be_done_is_logged_once_a_minute(
     lines = [r.getMessage() for r in caplog.records]
     assert not [line for line in lines if "\n" in line or "\x1b" in line]
     assert [r.levelname for r in caplog.records if r.levelno > logging.INFO] == ["WARNING"]
+
+
+async def test_who_reads_no_messages_keeps_none(p: Beethoven, evil: Node) -> None:
+    """What is sent to who looks for a cluster, or adds a node, is dropped."""
+    stall(evil)
+    call = asyncio.create_task(evil.call(CORE, ADD_EVIL))
+    await soon(evil.call(CORE, Atom("get_mode")))
+    core = p.core_server
+    for process in (core.standing._membership._rejoin, *core._adding.values()):
+        assert process is not None
+        evil.send(process.pid, b"x")
+        await soon(evil.call(CORE, Atom("get_mode")))
+        assert process.alive
+        assert not process._mailbox
+    assert core._adding
+    call.cancel()
