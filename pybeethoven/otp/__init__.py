@@ -3,7 +3,7 @@
 from pybeethoven.otp.aliases import AliasKind
 from pybeethoven.otp.gen_server import NO_REPLY, From, GenServer
 from pybeethoven.otp.node import Node
-from pybeethoven.otp.process import Process
+from pybeethoven.otp.process import Own, Process
 from pybeethoven.otp.supervisor import ChildSpec, Supervisor
 
 __all__ = [
@@ -13,6 +13,7 @@ __all__ = [
     "From",
     "GenServer",
     "Node",
+    "Own",
     "Process",
     "Supervisor",
 ]

@@ -25,6 +25,7 @@ from pybeethoven.errors import (
     ProcessExit,
 )
 from pybeethoven.etf import Atom, Reference, Term, decode, encode
+from pybeethoven.net.log_limit import LogLimit
 from pybeethoven.otp.process import python_error
 
 RETURN: Final = Atom("return")
@@ -83,6 +84,7 @@ class Exports:
 
     def __init__(self) -> None:
         self._functions: dict[tuple[Term, Term], list[_Exported]] = {}
+        self.log_limit = LogLimit()
 
     def add(self, module: str, what: Callable[..., object], name: str | None) -> None:
         """Export a function, or those of a class; see `Node.export`."""

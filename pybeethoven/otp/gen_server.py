@@ -15,7 +15,7 @@ from typing import Any, Final, Literal, TypeAlias
 from pybeethoven.errors import ProcessExit
 from pybeethoven.etf import Atom, ImproperList, Pid, Reference, Term
 from pybeethoven.otp import sys
-from pybeethoven.otp.process import EXIT, SYSTEM_LIMIT, Process, exit_reason_of, first_word
+from pybeethoven.otp.process import EXIT, SYSTEM_LIMIT, Own, Process, exit_reason_of, first_word
 
 logger = logging.getLogger(__name__)
 
@@ -142,8 +142,8 @@ class GenServer(Process):
             if message[0] == SYSTEM and _is_from(message[1]):
                 self._process_system(message[1], message[2])
                 return
-            if message[0] == EXIT and type(message[1]) is Pid and message[1] == self.parent_pid:
-                raise ProcessExit(message[2])
+        elif isinstance(message, Own) and message[:2] == (EXIT, self.parent_pid):
+            raise ProcessExit(message[2])
         if self.__suspended:
             self.__held.append(message)
         else:

@@ -52,6 +52,7 @@ from pybeethoven.otp.process import (
     NORMAL,
     PROCESS,
     SHUTDOWN,
+    Own,
     Process,
     current_process,
     exit_reason_of,
@@ -512,7 +513,13 @@ class Node:
 
     def reply(self, from_: From, reply: Term) -> None:
         """Answer a call, at any time after `handle_call` got `from_`."""
-        self._send(reply_address(from_), (from_[1], reply))
+        self.send_back(reply_address(from_), (from_[1], reply))
+
+    def send_back(self, to: Pid | Reference, message: Term) -> None:
+        """Send a message to who is said to have asked for it, unless that is on a node that is not
+        connected: a peer may have made it up."""
+        if to.node == self.name or self.network.is_connected(to.node):
+            self._send(to, message)
 
     async def make_room(self, peer: str) -> None:
         """Give a connected peer up to `ROOM_TIME` seconds to take what was answered: who answers
@@ -781,7 +788,8 @@ class Node:
         return self.network.events()
 
     def monitor_nodes(self, process: Process, on: bool = True) -> None:
-        """Send `process` a message `(nodeup, node)` or `(nodedown, node)` whenever that happens."""
+        """Send `process` a message `(nodeup, node)` or `(nodedown, node)`, an `Own`, whenever that
+        happens."""
         if on:
             self._node_monitors[process.pid] = process
         else:
@@ -803,7 +811,7 @@ class Node:
     def node_up(self, peer: Atom) -> None:
         """A connection is up (called by the network)."""
         for process in list(self._node_monitors.values()):
-            process.deliver((NODEUP, peer))
+            process.deliver(Own((NODEUP, peer)))
 
     def node_down(self, peer: Atom, reason: BeethovenError, *, was_up: bool) -> None:
         """A connection ended, or could not be made (called by the network)."""
@@ -814,7 +822,7 @@ class Node:
             self.loss = outer
         if was_up:
             for process in list(self._node_monitors.values()):
-                process.deliver((NODEDOWN, peer))
+                process.deliver(Own((NODEDOWN, peer)))
 
     def peer_silent(self, peer: Atom) -> None:
         """Ask a peer whether it lives; its answer is heard by the network, which calls this, and

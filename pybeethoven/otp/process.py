@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import time
 from collections import deque
 from contextvars import ContextVar
 from typing import TYPE_CHECKING, Final
@@ -35,9 +36,18 @@ SYSTEM_LIMIT: Final = Atom("system_limit")
 
 MESSAGES_PER_TURN = 64
 """So many messages are received before the event loop gets a turn."""
+TURN_TIME: Final = 0.01
+"""Or those of so many seconds, when they take long."""
 
 current_process: ContextVar[Process | None] = ContextVar("current_process", default=None)
 """The process that runs this code, if one does."""
+
+
+class Own(tuple[Term, ...]):
+    """A message that this node itself has made: none that a peer sends is one, though it may be
+    equal to one."""
+
+    __slots__ = ()
 
 
 class Process:
@@ -45,8 +55,8 @@ class Process:
     one.
 
     `pid`, `node`: what others send to, and where it runs; there as soon as it is started.
-    `trap_exit`: exit signals of linked processes arrive as messages `(EXIT, pid, reason)` instead
-    of ending this process.
+    `trap_exit`: exit signals of linked processes arrive as messages `(EXIT, pid, reason)`, each an
+    `Own`, instead of ending this process.
     """
 
     trap_exit: bool = False
@@ -76,6 +86,7 @@ class Process:
         self._mailbox: deque[Term] = deque()
         self._waiter: asyncio.Future[None] | None = None
         self._received = 0
+        self._turn_end = time.monotonic() + TURN_TIME
 
     async def run(self) -> None:
         """What the process does; it exits with reason `normal` when this returns.
@@ -111,8 +122,9 @@ class Process:
     async def _take_turn(self) -> None:
         """Let others run now and then, however much there is to do."""
         self._received += 1
-        if self._received % MESSAGES_PER_TURN == 0:
+        if self._received % MESSAGES_PER_TURN == 0 or time.monotonic() >= self._turn_end:
             await asyncio.sleep(0)
+            self._turn_end = time.monotonic() + TURN_TIME
 
     async def _message_arrival(self) -> None:
         while not self._mailbox:
@@ -121,6 +133,7 @@ class Process:
                 await self._waiter
             finally:
                 self._waiter = None
+                self._turn_end = time.monotonic() + TURN_TIME
 
     async def wait_end(self, timeout: float | None = None) -> bool:
         """Wait until nothing of it runs any more, its last words (`terminate`) said; whether that
@@ -149,7 +162,7 @@ class Process:
         mailbox already is dropped, too."""
         self.node.ties.unlink(self, pid)
         if flush:
-            left = [m for m in self._mailbox if not (type(m) is tuple and m[:2] == (EXIT, pid))]
+            left = [m for m in self._mailbox if not (isinstance(m, Own) and m[:2] == (EXIT, pid))]
             self._mailbox = deque(left)
 
     def unlinked(self, pid: Pid) -> None:
@@ -202,7 +215,7 @@ def is_normal(reason: Term) -> bool:
 def first_word(term: Term) -> str:
     """What a log tells of a message or an exit reason: the atom that it is or begins with, as in
     `{bad_cast, Message}`, or else its type. All the rest may be what somebody has sent."""
-    word = term[0] if type(term) is tuple and term else term
+    word = term[0] if isinstance(term, tuple) and term else term
     return brief(word) if isinstance(word, ATOM_TYPES) else f"a {type(word).__name__}"
 
 

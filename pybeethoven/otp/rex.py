@@ -6,8 +6,9 @@ group leader in a request is left alone.
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Callable
-from typing import Final
+from typing import Any, Final
 
 from pybeethoven.errors import (
     Busy,
@@ -33,19 +34,22 @@ FULL: Final = (BADRPC, (EXIT, SYSTEM_LIMIT))
 class Rex(SystemServer):
     """Runs exported functions for callers: block calls one after the other, others at once."""
 
+    async def init(self) -> None:
+        """Have no block call waited for."""
+        self._block = asyncio.Lock()
+
     async def handle_call(self, request: Term, from_: From) -> Term:
         """Run `{block_call | call, Module, Function, Args, GroupLeader}`; ignore anything else."""
         if self.node.is_full:
             return FULL
         match request:
-            case ("block_call", module, function, args, _):
-                return await self._call(module, function, args)
-            case ("call", module, function, args, _):
+            case ("block_call" | "call" as kind, module, function, args, _):
 
                 def reply(answer: Term) -> None:
                     self.node.reply(from_, answer)
 
-                self.node.spawn(self._answer, reply, module, function, args)
+                run = self._answer if kind == "call" else self._answer_in_turn
+                self.node.spawn(run, reply, module, function, args)
         return NO_REPLY
 
     async def handle_cast(self, message: Term) -> None:
@@ -58,21 +62,19 @@ class Rex(SystemServer):
         """Do what a node asks with `{From, Request}`; ignore anything else."""
         match message:
             case (Pid() as from_, ("call", *_)) if self.node.is_full:
-                self.node.send(from_, (NAME, FULL), forced=True)
+                self.node.send_back(from_, (NAME, FULL))
             case (Pid() as from_, ("call", module, function, args, _)):
 
                 def reply(answer: Term) -> None:
-                    self.node.send(from_, (NAME, answer), forced=True)
+                    self.node.send_back(from_, (NAME, answer))
 
                 self.node.spawn(self._answer, reply, module, function, args)
             case (Pid() as from_, "features_request"):
                 features = [Atom("erpc")]
-                self.node.send(
-                    from_, (Atom("features_reply"), self.node.name, features), forced=True
-                )
+                self.node.send_back(from_, (Atom("features_reply"), self.node.name, features))
             case (Pid() as from_, ("sbcast", name, text)):
                 if self._pass_on(from_, name, text):
-                    self.node.send(from_, (NAME, self.node.name, self.node.name), forced=True)
+                    self.node.send_back(from_, (NAME, self.node.name, self.node.name))
             case (Pid() as from_, ("send", name, text)):
                 self._pass_on(from_, name, (from_, text))
 
@@ -85,6 +87,10 @@ class Rex(SystemServer):
         args: Term,
     ) -> None:
         reply(await self._call(module, function, args))
+
+    async def _answer_in_turn(self, process: Process, *call: Any) -> None:
+        async with self._block:
+            await self._answer(process, *call)
 
     async def _call(self, module: Term, function: Term, args: Term) -> Term:
         try:
@@ -100,11 +106,14 @@ class Rex(SystemServer):
 
     def _pass_on(self, from_: Pid, name: Term, message: Term) -> bool:
         try:
-            self.node.send(name, message)
+            to = self.node.watchable(name)
+            peer = to.node if isinstance(to, Pid) else to[1]
+            if peer == self.node.name or self.node.network.is_connected(peer):
+                self.node.send(name, message)
         except Busy:  # of a third node: what is only passed on is dropped
             return True
         except (NoProcess, ConfigError):
             missing = (Atom("nonexisting_name"), name)
-            self.node.send(from_, (NAME, self.node.name, missing), forced=True)
+            self.node.send_back(from_, (NAME, self.node.name, missing))
             return False
         return True

@@ -10,10 +10,10 @@ import logging
 from typing import TYPE_CHECKING, Final
 
 from pybeethoven.distribution import control
-from pybeethoven.errors import ProcessExit
+from pybeethoven.errors import EncodeError, ProcessExit, RpcError
 from pybeethoven.etf import Atom, Pid, Reference, Term
 from pybeethoven.otp.exports import EXIT, RETURN, UNDEF
-from pybeethoven.otp.process import SYSTEM_LIMIT, Process
+from pybeethoven.otp.process import SYSTEM_LIMIT, Process, first_word
 
 if TYPE_CHECKING:
     from pybeethoven.otp.node import Node
@@ -51,7 +51,11 @@ class Spawned(Process):
         if outcome.kind == RETURN:
             return
         if outcome.error is not None and outcome.kind != EXIT and outcome.value != UNDEF:
-            logger.error("%s:%s crashed", module, function, exc_info=outcome.error)
+            if isinstance(outcome.error, RpcError | EncodeError):  # made for the caller, or by it
+                level, what = self.node.exports.log_limit.level(logging.WARNING), outcome.value
+                logger.log(level, "%s:%s failed: %s", module, function, first_word(what))
+            else:
+                logger.error("%s:%s crashed", module, function, exc_info=outcome.error)
         raise ProcessExit(outcome.exit_reason)
 
 

@@ -21,6 +21,7 @@ from pybeethoven.otp.process import (
     KILL,
     KILLED,
     SHUTDOWN,
+    Own,
     Process,
     exit_reason_of,
     first_word,
@@ -225,7 +226,7 @@ class Supervisor(GenServer):
     async def handle_info(self, message: Term) -> None:
         """Take the end of a child; ignore anything else."""
         match message:
-            case tuple(("EXIT", Pid() as pid, reason)):
+            case Own(("EXIT", Pid() as pid, reason)):
                 for child in self._children.values():
                     if child.pid == pid:
                         await self._process_end(child, reason)

@@ -45,7 +45,7 @@ async def tell_state(process: Process, from_: From, state: Term) -> None:
     Nothing in the request tells which is expected, so the caller's node is asked what it is.
     """
     newer, node = True, from_[0].node
-    if node != process.node.name:
+    if process.node.network.is_connected(node):
         with suppress(BeethovenError, ValueError, TypeError):
             release = [Atom("otp_release")]
             answer = await process.node.rpc(node, "erlang", "system_info", release)

@@ -9,18 +9,35 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 from pybeethoven.distribution import control
 from pybeethoven.distribution.flags import Flag
-from pybeethoven.etf import Atom, Pid, Reference, Term
-from pybeethoven.otp.process import EXIT, KILL, KILLED, NOCONNECTION, NOPROC, NORMAL, Process, label
+from pybeethoven.etf import Atom, Pid, Reference, Term, encode
+from pybeethoven.net.log_limit import LogLimit
+from pybeethoven.otp.process import (
+    EXIT,
+    KILL,
+    KILLED,
+    NOCONNECTION,
+    NOPROC,
+    NORMAL,
+    SHUTDOWN,
+    SYSTEM_LIMIT,
+    Own,
+    Process,
+    is_normal,
+    label,
+)
 
 if TYPE_CHECKING:
     from pybeethoven.otp.node import Node
 
 
 logger = logging.getLogger(__name__)
+
+MAX_REASONS_SIZE: Final = 1024 * 1024
+"""Maximum bytes of all the exit reasons of one process but the first."""
 
 
 @dataclass(slots=True)
@@ -54,6 +71,7 @@ class Ties:
         self._tied: dict[Atom, dict[Process, None]] = {}
         """The processes that may have links to those of another node, or be watched by them."""
         self._last_unlink = 0
+        self._log_limit = LogLimit()
         self.watched_by_name: dict[Reference, Process] = {}
         """The processes that other nodes monitor by a name, which may be another's later."""
 
@@ -166,7 +184,8 @@ class Ties:
 
     def _log_kill(self, process: Process, sender: Pid) -> None:
         outcome = "ignores a kill" if self._node.is_system(process) else "was killed"
-        logger.warning(
+        logger.log(
+            self._log_limit.level(logging.WARNING),
             "%s of %s %s by a process of %s",
             *(label(process), self._node.name, outcome, sender.node),
         )
@@ -176,7 +195,7 @@ class Ties:
     ) -> None:
         """Let an exit signal have its effect on a process of this node."""
         if process.trap_exit and not untrappable:
-            process.deliver((EXIT, sender, reason), sender)
+            process.deliver(Own((EXIT, sender, reason)), sender)
         elif self._node.is_system(process):
             return
         elif reason != NORMAL or sender == process.pid:
@@ -219,11 +238,22 @@ class Ties:
             self._tied.get(peer, {}).pop(process, None)
         for reference in list(process.monitors):
             self.demonitor(reference)
+        reason = self._reason_to_tell(process)
         for pid in process.links:
-            self.send_exit(process.pid, pid, process.exit_reason)
+            self.send_exit(process.pid, pid, reason)
         for reference, (watcher, known_as) in process.watchers.items():
             self.watched_by_name.pop(reference, None)
-            self.send_down(known_as, watcher, reference, process.exit_reason, process.pid)
+            self.send_down(known_as, watcher, reference, reason, process.pid)
+
+    def _reason_to_tell(self, process: Process) -> Term:
+        """Why it has ended, or in short whether as it should, if so many of other nodes are told
+        that it takes long to encode that for each."""
+        told = [*process.links, *(watcher for watcher, _ in process.watchers.values())]
+        others = sum(pid.node != self._node.name for pid in told) - 1
+        reason = process.exit_reason
+        if others < 1 or reason == NORMAL or others * len(encode(reason)) <= MAX_REASONS_SIZE:
+            return reason
+        return SHUTDOWN if is_normal(reason) else SYSTEM_LIMIT
 
     def lose(self, peer: Atom) -> None:
         """The connection to `peer` is lost: so is every tie to its processes."""
