@@ -30,7 +30,7 @@ from pybeethoven.net.listening import listen_address, open_listener
 from pybeethoven.net.log_limit import LogLimit
 from pybeethoven.net.names import split_name
 from pybeethoven.net.tasks import create_task
-from pybeethoven.otp import GenServer
+from pybeethoven.otp import GenServer, Own
 from pybeethoven.otp.gen_server import From
 from pybeethoven.otp.node import CALL_TIMEOUT
 from pybeethoven.otp.process import first_word
@@ -156,7 +156,7 @@ class BeaconServer(GenServer):
     async def handle_info(self, message: Term) -> None:
         """Take what the node monitor sends, and the end of a pause."""
         match message:
-            case tuple(("nodedown", _)):
+            case Own(("nodedown", _)):
                 await self._open_anew()
             case "recover":
                 await self._open()

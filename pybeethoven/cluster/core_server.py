@@ -46,7 +46,7 @@ from pybeethoven.mnesia.mirror import SUBSCRIBER
 from pybeethoven.mnesia.served import TableServer
 from pybeethoven.net.log_limit import LogLimit
 from pybeethoven.net.names import split_name
-from pybeethoven.otp import NO_REPLY, ChildSpec, From, Process
+from pybeethoven.otp import NO_REPLY, ChildSpec, From, Own, Process
 from pybeethoven.otp.gen_server import GEN_CAST
 from pybeethoven.otp.process import NOPROC, NORMAL, SHUTDOWN, SYSTEM_LIMIT
 
@@ -330,16 +330,16 @@ class CoreServer(DistrServer, subscribe=True):
     async def handle_info(self, message: Term) -> None:
         """Take the tracker's events, and what the node monitor and the followers' monitors send."""
         match message:
-            case tuple(("mnesia_table_event", _)):
+            case Own(("mnesia_table_event", _)):
                 if (event := TrackerEvent.parse(message)) is not None:
                     self._process_event(event)
             case ("DOWN", Reference() as ref, _, (Pid() | tuple((Atom(), Atom()))) as who, reason):
                 self._forget(who, ref, reason)
             case _ if not self.node.running:
                 logger.debug("%s leaves, and does nothing about it", self.node.name)
-            case tuple(("nodedown", Atom() as name)):
+            case Own(("nodedown", Atom() as name)):
                 self.standing.process_nodedown(name)
-            case tuple(("nodeup", Atom() as name)):
+            case Own(("nodeup", Atom() as name)):
                 self.standing.process_nodeup(name)
             case Word.ATTACHED:
                 self._attached = True

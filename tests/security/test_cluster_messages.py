@@ -9,21 +9,28 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import AsyncIterator
+from datetime import UTC, datetime
 
 import pytest
 
 from pybeethoven import Atom, Beethoven, CallTimeout, Limits, Node, Pid, Reference, Term
 from pybeethoven.cluster import admission, core_server
 from pybeethoven.cluster.beacon_server import NAME as BEACON_SERVER
+from pybeethoven.cluster.beacon_server import BeaconServer
 from pybeethoven.cluster.core_server import MAX_CALLERS
 from pybeethoven.cluster.distr_server import CORE_SERVER
+from pybeethoven.cluster.tracker import CORE_TRACKER, ONLINE, record
 from pybeethoven.distribution import control
+from pybeethoven.mnesia import EVENT, WRITE
 from pybeethoven.otp.gen_server import GEN_CALL, GEN_CAST
 from pybeethoven.testing import Epmd, free_port
+from tests.cluster.test_standing import Pair, make, pair, until
 from tests.helpers import atoms, soon
 from tests.otp.processes import spawn_recorder
 
-P, EVIL = "p@127.0.0.1", "evil@127.0.0.2"
+__all__ = ["make", "pair"]
+
+P, EVIL, Q = "p@127.0.0.1", "evil@127.0.0.2", "q@127.0.0.2"
 CORE = (CORE_SERVER, P)
 ADD_EVIL = atoms("add_node", EVIL)
 FULL = atoms("error", "system_limit")
@@ -163,3 +170,20 @@ async def test_who_reads_no_messages_keeps_none(p: Beethoven, evil: Node) -> Non
         assert not process._mailbox
     assert core._adding
     call.cancel()
+
+
+async def test_a_peer_passes_neither_for_the_node_nor_for_the_mirror(pair: Pair) -> None:
+    """What it says of nodes that are lost and of changes of the tracker does not count."""
+    p, _ = pair
+    linked, beacon = p.core_server.standing._sharing._met, p.node.process(BEACON_SERVER)
+    await until(p, lambda: linked == {Q})
+    assert isinstance(beacon, BeaconServer)
+    updates, beacon._pause = p.core_server.updates(), 5.0
+    row = record(EVIL, ONLINE, datetime.now(UTC))
+    async with Node(EVIL, "cookie") as evil:
+        for name in (CORE_SERVER, BEACON_SERVER):
+            evil.send((name, P), atoms("nodedown", Q))
+            evil.send((name, P), (EVENT, (WRITE, CORE_TRACKER, row, [], None)))
+            await soon(evil.call((name, P), Atom("get_mode")))
+        assert (linked, beacon._pause) == ({Q}, 5.0)
+        assert updates._queue.empty()
