@@ -76,6 +76,13 @@ class Sharing:
         """The node that decides for all that share."""
         return min(self.linked | {self.node.name})
 
+    @property
+    def online_at_first(self) -> list[str]:
+        """The nodes that the first one has online, unless we are that."""
+        link = self._links.get(self.first)
+        rows = link.table.rows() if link is not None else []
+        return [row[1] for row in rows if is_tracker_row(row) and row[2] == ONLINE]
+
     def lost(self, peer: str) -> None:
         """The connection to a node was lost. The link may come up again by itself, but what has
         changed there meanwhile is no news as it comes: see `_meet`."""

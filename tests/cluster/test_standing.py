@@ -192,6 +192,21 @@ async def test_own_row_from_ahead(pair: Pair) -> None:
     await until(q, lambda: statuses(q) == statuses(p) == {P: ONLINE, Q: ONLINE})
 
 
+async def test_a_node_that_is_back_for_the_first_alone(pair: Pair) -> None:
+    """A node that a BEAM has online at the first, and that we could not reach, is dialled again."""
+    p, q = pair
+    await until(q, lambda: q.core_server.standing.first() == P)
+    p.core_server.mirror.source = R  # from here on p takes over nothing
+    p.core_server.standing.add_here(R)
+    await until(q, lambda: statuses(q).get(R) == OFFLINE)
+    events = q.node.connection_events()
+    async with Node(R, "cookie"):
+        while (event := await soon(anext(events))).kind != "up":
+            pass
+        assert event.peer == R
+        assert statuses(p)[R] == ONLINE
+
+
 @pytest.mark.parametrize("name", [P, Q])
 async def test_row_of_the_last_year(pair: Pair, name: str) -> None:
     """A row of a time that can't be does not count: whose it is, is online again for all, with a
