@@ -78,10 +78,12 @@ class Admission:
     async def add(self, name: Atom) -> None:
         """Add a node; see `CoreServer.new_node`."""
         try:
-            async with asyncio.timeout(ADMISSION_TIME):
+            async with asyncio.timeout(ADMISSION_TIME) as limit:
                 while not await self._try(name):
                     pass
         except TimeoutError as error:
+            if not limit.expired():  # it is the node that did not answer
+                raise
             raise CallTimeout(
                 f"{name} was not added within {ADMISSION_TIME:g} seconds: {self._obstacle(name)}"
             ) from error

@@ -30,7 +30,7 @@ from pybeethoven.net.listening import listen_address, open_listener
 from pybeethoven.net.log_limit import LogLimit
 from pybeethoven.net.names import split_name
 from pybeethoven.net.tasks import create_task
-from pybeethoven.otp import GenServer
+from pybeethoven.otp import GenServer, Own
 from pybeethoven.otp.gen_server import From
 from pybeethoven.otp.node import CALL_TIMEOUT
 from pybeethoven.otp.process import first_word
@@ -141,7 +141,8 @@ class BeaconServer(GenServer):
 
     async def handle_call(self, request: Term, from_: From) -> Term:
         """Answer `{error, notsup}`, so that no caller can end us."""
-        logger.warning("BeaconServer got an unknown call from %s", from_[0].node)
+        level = self._log_limit.level(logging.WARNING)
+        logger.log(level, "BeaconServer got an unknown call from %s", brief(from_[0].node))
         return (Atom("error"), Atom("notsup"))
 
     async def handle_cast(self, message: Term) -> None:
@@ -149,12 +150,13 @@ class BeaconServer(GenServer):
         if message == RECOVER:
             await self._open_anew()
         else:
-            logger.warning("BeaconServer got an unknown cast %s", first_word(message))
+            level = self._log_limit.level(logging.WARNING)
+            logger.log(level, "BeaconServer got an unknown cast %s", first_word(message))
 
     async def handle_info(self, message: Term) -> None:
         """Take what the node monitor sends, and the end of a pause."""
         match message:
-            case tuple(("nodedown", _)):
+            case Own(("nodedown", _)):
                 await self._open_anew()
             case "recover":
                 await self._open()

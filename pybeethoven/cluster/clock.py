@@ -4,13 +4,17 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from datetime import datetime, timedelta
+from typing import Final
+
+MAX_AHEAD: Final = timedelta(days=1)
+"""A time that is so far ahead of our own clock is nobody's: anybody can write the year 9999."""
 
 
 class ClusterClock:
     """Tells a time that is later than any that was heard, and goes on from that one.
 
-    `wall()` is our clock, an aware UTC time, which counts only until a first time was heard;
-    `monotonic()` gives the seconds since whenever.
+    `wall()` is our clock, an aware UTC time, which counts only until a first time was heard, and
+    for what is heard at all; `monotonic()` gives the seconds since whenever.
 
     Source: the idea is that of hybrid logical clocks, https://cse.buffalo.edu/tech-reports/2014-04.pdf
     """
@@ -22,8 +26,8 @@ class ClusterClock:
         self._heard_at = 0.0
 
     def hear(self, time: datetime) -> None:
-        """A peer has written `time`, an aware one."""
-        if self._heard is None or time > self.now():
+        """A peer has written `time`, an aware one; see `MAX_AHEAD`."""
+        if time - self._wall() < MAX_AHEAD and (self._heard is None or time > self.now()):
             self._heard, self._heard_at = time, self._monotonic()
 
     def now(self) -> datetime:
@@ -31,7 +35,4 @@ class ClusterClock:
         if self._heard is None:
             return self._wall()
         passed = timedelta(seconds=self._monotonic() - self._heard_at, microseconds=1)
-        try:
-            return self._heard + passed
-        except OverflowError:  # anybody can write the year 9999
-            return self._heard
+        return self._heard + passed

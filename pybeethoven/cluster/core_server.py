@@ -8,9 +8,10 @@ from __future__ import annotations
 
 import logging
 import time
+from collections import Counter
 from datetime import UTC, datetime
-from typing import Any, Final, Self
-from weakref import WeakSet
+from typing import Any, Final, Self, TypeAlias
+from weakref import WeakSet, WeakValueDictionary
 
 from pybeethoven.cluster.clock import ClusterClock
 from pybeethoven.cluster.distr_server import CORE_SERVER, DistrConfig, DistrServer
@@ -43,16 +44,24 @@ from pybeethoven.etf import Atom, Pid, Reference, Term
 from pybeethoven.mnesia import WRITE, Mirror, Row, Table
 from pybeethoven.mnesia.mirror import SUBSCRIBER
 from pybeethoven.mnesia.served import TableServer
+from pybeethoven.net.log_limit import LogLimit
 from pybeethoven.net.names import split_name
-from pybeethoven.otp import NO_REPLY, ChildSpec, From, Process
+from pybeethoven.otp import NO_REPLY, ChildSpec, From, Own, Process
 from pybeethoven.otp.gen_server import GEN_CAST
-from pybeethoven.otp.process import NOPROC, NORMAL, SHUTDOWN
+from pybeethoven.otp.process import NOPROC, NORMAL, SHUTDOWN, SYSTEM_LIMIT
 
 logger = logging.getLogger(__name__)
+
+_Follower: TypeAlias = Pid | tuple[Atom, Atom]
 
 NAME: Final = CORE_SERVER
 NODE_UPDATE: Final = Atom("node_update")
 GET_MODE: Final = Atom("get_mode")
+MAX_CALLERS: Final = 64
+"""Maximum number of callers that wait for the same node to be added."""
+MAX_FOLLOWERS: Final = 1000
+"""Maximum number of followers on each other node: a change of the tracker is told to all."""
+_FULL: Final = (Atom("error"), SYSTEM_LIMIT)
 _ALERTS: Final = ((ONLINE, None), (ONLINE, OFFLINE), (OFFLINE, ONLINE))
 
 
@@ -66,6 +75,33 @@ def mnesia_notify(event: TrackerEvent, own_node: str) -> tuple[Atom, Atom] | Non
         if (event.row.status, old_status) in _ALERTS:
             return event.row.node, event.row.status
     return None
+
+
+def _node_of(follower: _Follower) -> Atom:
+    return follower.node if isinstance(follower, Pid) else follower[1]
+
+
+class _Adding(Process):
+    """Adds the node `name` for `callers`, who wait for it."""
+
+    def __init__(self, core_server: CoreServer, name: Atom) -> None:
+        self._core_server, self._name = core_server, name
+        self.callers: list[From] = []
+
+    def deliver(self, message: Term, sender: Pid | None = None) -> None:
+        """Drop it: no message is read here."""
+
+    async def run(self) -> None:
+        """Add it, and answer."""
+        answer: Term = Atom("ok")
+        try:
+            await self._core_server.new_node(self._name)
+        except BeethovenError as error:
+            names = brief(self._name), brief(self.callers[0][0].node)
+            self._core_server._warn("%s was not added for %s: %s", *names, error)
+            answer = (Atom("error"), str(error))
+        for from_ in self.callers:
+            self.node.reply(from_, answer)
 
 
 class CoreServer(DistrServer, subscribe=True):
@@ -100,9 +136,13 @@ class CoreServer(DistrServer, subscribe=True):
         self._clock = ClusterClock(lambda: datetime.now(UTC), time.monotonic)
         self.standing = Standing(self.mirror, self._clock, self.deliver, seek, backoff or Backoff())
         self._server = TableServer([self.mirror])
-        self._followers: dict[Pid | tuple[Atom, Atom], Reference] = {}
+        self._followers: dict[_Follower, Reference] = {}
+        self._followers_on: Counter[Atom] = Counter()
+        """How many of them are on a node."""
         self._updates: WeakSet[Updates] = WeakSet()
         self._modes: WeakSet[Modes] = WeakSet()
+        self._adding: WeakValueDictionary[Atom, _Adding] = WeakValueDictionary()
+        self._log_limit = LogLimit()
         self._ended = False
         self._supervised = False
 
@@ -136,7 +176,8 @@ class CoreServer(DistrServer, subscribe=True):
 
         `follower`: a process, a pid, a name on this node or (name, node). Registering twice alerts
         once. A follower that ends is forgotten, one that is known by name, too: the process that
-        takes its place asks again. What happens after this returns is not missed.
+        takes its place asks again. What happens after this returns is not missed. On another node
+        there may be `MAX_FOLLOWERS`; no more are taken, which is logged.
         Raises `ConfigError` for what is none of these, `NoProcess` when the CoreServer has ended.
         """
         if self._ended:
@@ -157,8 +198,9 @@ class CoreServer(DistrServer, subscribe=True):
         A BEAM peer's CoreServer does so. Where there is none, it is done here; but of several BEAMs
         the next ones wait until the first one leads. The row is in our table then.
         Raises `ConfigError` for what is no node name, `NoConnection` when it can't be reached;
-        nothing is changed then. Also `CallTimeout`, after 60 seconds, `MirrorError`, and, if every
-        peer fails, what the last of them did: `ProcessExit`, too. When cancelled, it may be done.
+        nothing is changed then. Also `CallTimeout`, after 60 seconds, or 5 without a word from that
+        node, `MirrorError`, and, if every peer fails, what the last of them did: `ProcessExit`,
+        too. When cancelled, it may be done.
         """
         split_name(name)
         await self.standing.admission.add(Atom(name))
@@ -270,9 +312,8 @@ class CoreServer(DistrServer, subscribe=True):
             case "get_mode":
                 return self._mode
             case tuple(("add_node", Atom() as name)) if self.node.running:
-                self.node.spawn(self._answer_add_node, from_, name)
-                return NO_REPLY
-        logger.warning("CoreServer got an unknown call from %s", from_[0].node)
+                return self._process_add_node(name, from_)
+        self._warn("CoreServer got an unknown call from %s", brief(from_[0].node))
         return (Atom("error"), Atom("notsup"))
 
     async def handle_cast(self, message: Term) -> None:
@@ -282,23 +323,23 @@ class CoreServer(DistrServer, subscribe=True):
                 try:
                     self._follow(follower)
                 except ConfigError:
-                    logger.warning("the follower %s is on no node", brief(follower))
+                    self._warn("the follower %s is on no node", brief(follower))
             case _:
-                logger.warning("CoreServer got an unknown cast")
+                self._warn("CoreServer got an unknown cast")
 
     async def handle_info(self, message: Term) -> None:
         """Take the tracker's events, and what the node monitor and the followers' monitors send."""
         match message:
-            case tuple(("mnesia_table_event", _)):
+            case Own(("mnesia_table_event", _)):
                 if (event := TrackerEvent.parse(message)) is not None:
                     self._process_event(event)
-            case tuple(("DOWN", Reference() as reference, _, _, reason)):
-                self._forget(reference, reason)
+            case ("DOWN", Reference() as ref, _, (Pid() | tuple((Atom(), Atom()))) as who, reason):
+                self._forget(who, ref, reason)
             case _ if not self.node.running:
                 logger.debug("%s leaves, and does nothing about it", self.node.name)
-            case tuple(("nodedown", Atom() as name)):
+            case Own(("nodedown", Atom() as name)):
                 self.standing.process_nodedown(name)
-            case tuple(("nodeup", Atom() as name)):
+            case Own(("nodeup", Atom() as name)):
                 self.standing.process_nodeup(name)
             case Word.ATTACHED:
                 self._attached = True
@@ -380,14 +421,21 @@ class CoreServer(DistrServer, subscribe=True):
             for modes in self._modes:
                 modes.put(mode)
 
-    async def _answer_add_node(self, process: Process, from_: From, name: Atom) -> None:
-        answer: Term = Atom("ok")
-        try:
-            await self.new_node(name)
-        except BeethovenError as error:
-            logger.warning("%s was not added for %s: %s", brief(name), from_[0].node, error)
-            answer = (Atom("error"), str(error))
-        self.node.reply(from_, answer)
+    def _process_add_node(self, name: Atom, from_: From) -> Any:
+        adding = self._adding.get(name)
+        if adding is None or not adding.alive:
+            if self.node.is_full:
+                return _FULL
+            adding = self._adding[name] = _Adding(self, name)
+            self.node.spawn(adding)
+        elif len(adding.callers) >= MAX_CALLERS:
+            return _FULL
+        adding.callers.append(from_)
+        return NO_REPLY
+
+    def _warn(self, text: str, *args: object) -> None:
+        """Log a warning that peers can cause at will, once in `LOG_INTERVAL`."""
+        logger.log(self._log_limit.level(logging.WARNING), text, *args)
 
     def _source(self, name: str) -> str:
         """The peer whose Mnesia is mirrored."""
@@ -395,18 +443,29 @@ class CoreServer(DistrServer, subscribe=True):
             raise MirrorError(f"{name} was not added: no BEAM peer is connected that could do it")
         return self.mirror.source
 
-    def _follow(self, follower: Pid | tuple[Atom, Atom]) -> None:
+    def _follow(self, follower: _Follower) -> None:
         if isinstance(follower, tuple) and follower[1] == self.node.name:
             # Who registers by name and by pid is alerted once.
             follower = self.node.whereis(follower[0]) or follower
-        if follower not in self._followers:
-            self._followers[follower] = self.monitor(follower)
+        node = _node_of(follower)
+        if follower in self._followers:
+            return
+        if node != self.node.name and self._followers_on[node] >= MAX_FOLLOWERS:
+            self._warn("%s has %d followers, no more are taken", brief(node), MAX_FOLLOWERS)
+            return
+        self._followers[follower] = self.monitor(follower)
+        self._followers_on[node] += 1
 
-    def _forget(self, reference: Reference, reason: Term) -> None:
-        for follower in [f for f, r in self._followers.items() if r == reference]:
-            del self._followers[follower]
-            if reason == NOPROC:
-                logger.warning("the follower %s is not there", brief(follower))
+    def _forget(self, follower: _Follower, reference: Reference, reason: Term) -> None:
+        if self._followers.get(follower) != reference:
+            return
+        del self._followers[follower]
+        node = _node_of(follower)
+        self._followers_on[node] -= 1
+        if not self._followers_on[node]:
+            del self._followers_on[node]
+        if reason == NOPROC:
+            self._warn("the follower %s is not there", brief(follower))
 
     def _alert_followers(self, node: Atom, status: Atom) -> None:
         for follower in self._followers:

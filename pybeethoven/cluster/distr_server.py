@@ -41,7 +41,7 @@ from pybeethoven.mnesia import (
 )
 from pybeethoven.mnesia.events import table_event
 from pybeethoven.mnesia.table import TableType
-from pybeethoven.otp import ChildSpec, GenServer, Process
+from pybeethoven.otp import ChildSpec, GenServer, Own, Process
 from pybeethoven.otp.node import CALL_TIMEOUT
 from pybeethoven.otp.process import current_process
 
@@ -107,7 +107,7 @@ class DistrServer(GenServer):
     """Base class: override `config`, and of the others what is needed.
 
     `class Kv(DistrServer, subscribe=True)` gets every change of the table in `handle_info`, as
-    `(mnesia_table_event, (operation, table, row, old_rows, activity))`.
+    `(mnesia_table_event, (operation, table, row, old_rows, activity))`, an `Own`.
 
     The table is mirrored in this process; reading it asks nobody. If the cluster does not have it,
     it is created on the cluster's Mnesia nodes, never on this one. All that changes it is done by
@@ -312,7 +312,7 @@ class DistrServer(GenServer):
 
     def keeps(self, message: Term) -> bool:
         """Whether a message is still to be handled after the end of the process that got it."""
-        return type(message) is tuple and message[:1] == (EVENT,)
+        return isinstance(message, tuple) and message[:1] == (EVENT,)
 
     async def init(self) -> None:
         """Create the table if it is missing, mirror it, and call `entry_point`.
@@ -387,7 +387,7 @@ class DistrServer(GenServer):
 
     def _on_change(self, change: Change) -> None:
         if self._subscribed and self._telling:
-            self.deliver(table_event(change, self.get_table_name(), True, self.pid))
+            self.deliver(Own(table_event(change, self.get_table_name(), True, self.pid)))
 
     async def _tables(self, peer: str) -> list[Atom]:
         tables: list[Atom]

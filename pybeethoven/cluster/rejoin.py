@@ -20,6 +20,7 @@ from collections.abc import Awaitable, Callable
 from typing import Final, Protocol
 
 from pybeethoven.errors import BeethovenError, ConfigError
+from pybeethoven.etf import Pid, Term
 from pybeethoven.otp import Node, Process
 from pybeethoven.otp.process import NORMAL
 
@@ -133,6 +134,9 @@ class Rejoin(Process):
         self._backoff = backoff
         self._said: set[str] = set()
         self._sought = False
+
+    def deliver(self, message: Term, sender: Pid | None = None) -> None:
+        """Drop it: no message is read here."""
 
     async def run(self) -> None:
         """Try, each time after a pause."""

@@ -76,6 +76,13 @@ class Sharing:
         """The node that decides for all that share."""
         return min(self.linked | {self.node.name})
 
+    @property
+    def online_at_first(self) -> list[str]:
+        """The nodes that the first one has online, unless we are that."""
+        link = self._links.get(self.first)
+        rows = link.table.rows() if link is not None else []
+        return [row[1] for row in rows if is_tracker_row(row) and row[2] == ONLINE]
+
     def lost(self, peer: str) -> None:
         """The connection to a node was lost. The link may come up again by itself, but what has
         changed there meanwhile is no news as it comes: see `_meet`."""
@@ -163,6 +170,8 @@ class Sharing:
         if self._shares and self._is_news(row):
             self._clock.hear(last_change(row))
             self._tracker.write_local(row)
+        elif row[1:3] == (self.node.name, OFFLINE) and self.status(row[1]) == ONLINE:
+            self.write(row[1], ONLINE)  # it is offline there, since a time that does not count
         elif is_tracker_row(row) and row[2] == ONLINE and self.status(row[1]) == OFFLINE:
             # It may be back for us, too. A BEAM that leads where this was said has older rows.
             self.node.network.connect_soon(row[1])

@@ -105,15 +105,16 @@ class Standing:
         return {self.node.name, *set(self.others_online()).intersection(self.node.nodes())}
 
     def peers(self) -> list[str]:
-        """The nodes that may be BEAMs: the online and the connected ones, the source and those
-        connected first; before all of them that of the beacon that has let us in, until it is the
-        source."""
-        nodes = dict.fromkeys([*self.others_online(), *self.connected()])
+        """The nodes that may be BEAMs: the online and the connected ones, those that are offline
+        for us, but not for the first, too; the source and those connected first, before all of them
+        that of the beacon that has let us in, until it is the source."""
+        elsewhere = self._sharing.online_at_first
+        nodes = dict.fromkeys([*self.others_online(), *self.connected(), *elsewhere])
         rank = {str(node): int(node != self.mirror.source) for node in self.node.nodes()}
         if self._via is not None and self.mirror.source is None:
             rank[self._via] = 0
             nodes = {self._via: None} | nodes
-        wanted = nodes.keys() - self._sharing.linked
+        wanted = nodes.keys() - self._sharing.linked - {self.node.name}
         peers = sorted([n for n in nodes if n in wanted], key=lambda node: rank.get(node, 2))
         return peers[: sum(node in rank for node in peers) + MAX_UNREACHED]
 

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Final, Self, TypeAlias
 
+from pybeethoven.cluster.clock import MAX_AHEAD
 from pybeethoven.etf import Atom, Term
 from pybeethoven.mnesia import Row
 
@@ -84,8 +85,9 @@ def record(node: str, status: Atom, last_change: datetime) -> Row:
 
 
 def last_change(row: Row) -> datetime:
-    """The sort key that puts rows in the order in which they changed."""
-    return to_datetime(row[3]) if is_tracker_row(row) else _EPOCH
+    """The sort key that puts rows in the order in which they changed; see `MAX_AHEAD`."""
+    time = to_datetime(row[3]) if is_tracker_row(row) else _EPOCH
+    return time if time - datetime.now(UTC) < MAX_AHEAD else _EPOCH
 
 
 def is_newer(row: Row, than: Row) -> bool:

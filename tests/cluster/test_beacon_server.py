@@ -652,6 +652,7 @@ async def test_unknown_messages_are_ignored(
     beacon: BeaconServer, node: Node, port: int, caplog: pytest.LogCaptureFixture
 ) -> None:
     """Unknown calls, casts and messages do not end the beacon."""
+    caplog.set_level(logging.DEBUG, beacon_server.__name__)
     assert await soon(node.call(NAME, Atom("what"))) == NOTSUP
     node.cast(NAME, Atom("what"))
     node.send(NAME, Atom("what"))

@@ -42,10 +42,11 @@ def test_clock_never_goes_back() -> None:
     assert NOON + HOUR < clocks.cluster.now() < NOON + HOUR + SECOND
 
 
-def test_clock_stops_at_the_latest_time() -> None:
-    """A time to which nothing can be added stays."""
+def test_time_far_ahead_is_not_heard() -> None:
+    """What is ahead of the node's own clock by a day or more is ignored."""
     clocks = Clocks(NOON)
-    last = datetime.max.replace(tzinfo=UTC)
-    for time in (NOON, last, NOON):
+    for time in (NOON, NOON + 24 * HOUR, datetime.max.replace(tzinfo=UTC)):
         clocks.cluster.hear(time)
-    assert clocks.cluster.now() == last
+    assert NOON < clocks.cluster.now() < NOON + SECOND
+    clocks.cluster.hear(NOON + 23 * HOUR)
+    assert clocks.cluster.now() > NOON + 23 * HOUR

@@ -192,6 +192,34 @@ async def test_own_row_from_ahead(pair: Pair) -> None:
     await until(q, lambda: statuses(q) == statuses(p) == {P: ONLINE, Q: ONLINE})
 
 
+async def test_a_node_that_is_back_for_the_first_alone(pair: Pair) -> None:
+    """A node that a BEAM has online at the first, and that we could not reach, is dialled again."""
+    p, q = pair
+    await until(q, lambda: q.core_server.standing.first() == P)
+    p.core_server.mirror.source = R  # from here on p takes over nothing
+    p.core_server.standing.add_here(R)
+    await until(q, lambda: statuses(q).get(R) == OFFLINE)
+    events = q.node.connection_events()
+    async with Node(R, "cookie"):
+        while (event := await soon(anext(events))).kind != "up":
+            pass
+        assert event.peer == R
+        assert statuses(p)[R] == ONLINE
+
+
+@pytest.mark.parametrize("name", [P, Q])
+async def test_row_of_the_last_year(pair: Pair, name: str) -> None:
+    """A row of a time that can't be does not count: whose it is, is online again for all, with a
+    time that can be."""
+    p, q = pair
+    row = record(name, OFFLINE, datetime.max.replace(tzinfo=UTC))
+    async with Node(R, "cookie") as r:
+        await r.rpc(P, "mnesia", "dirty_write", [row])
+    for member in pair:
+        await until(member, lambda: statuses(p) == statuses(q) == {P: ONLINE, Q: ONLINE})
+        assert all(row.last_change.year < 9999 for row in member.core_server.standing.rows())
+
+
 async def test_one_shows_nothing(make: Make, monkeypatch: pytest.MonkeyPatch) -> None:
     """A member without a tracker does not keep others out."""
     monkeypatch.setattr(standing, "ENTER_TIME", 1000.0)
