@@ -107,6 +107,8 @@ class Connection(BufferedProtocol):
         self.bytes_in = self.messages_in = 0
         self.last_heard = self._loop.time()
         """When bytes came last, by the clock of the event loop."""
+        self.peer_address = ""
+        """The IP address of the other end, once connected; `::` if it has gone by then."""
         self.closed: asyncio.Future[None] = self._loop.create_future()
         """Done when the socket is closed."""
         self._ended = False
@@ -125,12 +127,6 @@ class Connection(BufferedProtocol):
     def peer_name(self) -> str:
         """The node at the other end, as far as it is known."""
         return self._name or self._handshake.peer_name or "an unnamed node"
-
-    @property
-    def peer_address(self) -> str:
-        """The IP address of the other end; `::` if it has gone already."""
-        assert self._transport is not None
-        return str((self._transport.get_extra_info("peername") or (ANY6,))[0])
 
     @property
     def certificate(self) -> dict[str, Any]:
@@ -163,6 +159,7 @@ class Connection(BufferedProtocol):
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         """Start the handshake (called by asyncio)."""
         self._transport = cast(asyncio.Transport, transport)  # uvloop's is not a subclass
+        self.peer_address = str((transport.get_extra_info("peername") or (ANY6,))[0])
         if self._ended:
             self._transport.abort()
             return

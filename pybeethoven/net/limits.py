@@ -18,7 +18,7 @@ class Limits:
 
     `handshake_time` (seconds): a handshake, the look-up before it included (OTP's net_setuptime).
     `handshakes`: connections of others whose handshake is under way. With one more the oldest of
-    them is closed, so that who says nothing keeps nobody out.
+    those from the address that has the most is closed, so that who says nothing keeps nobody out.
     `dials`: attempts of this node to connect. One more fails at once with `NoConnection`; what was
     to be sent is dropped, as for any node that can't be reached.
 

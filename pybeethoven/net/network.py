@@ -37,6 +37,7 @@ from pybeethoven.errors import (
 )
 from pybeethoven.etf import Pid, Term, decode, encode
 from pybeethoven.net import sockets
+from pybeethoven.net.acceptor import first_of_most
 from pybeethoven.net.connection import Connection, Refused
 from pybeethoven.net.door import Door
 from pybeethoven.net.failure_limit import FailureLimit, Rate
@@ -557,7 +558,7 @@ class Network:
             connection.close(NoConnection(f"{self.name} stopped"), flush=False)
             return connection
         if len(self._handshakes) >= self._limits.handshakes:
-            oldest = next(iter(self._handshakes))
+            oldest = first_of_most({each: each.peer_address for each in self._handshakes})
             oldest.close(HandshakeError("too many handshakes are under way"), flush=False)
         self._handshakes[connection] = None
         return connection
