@@ -5,12 +5,14 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator, Callable
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from datetime import UTC, datetime
 
 import pytest
 
-from pybeethoven import Limits, Node
-from pybeethoven.net import epmd_server
+from pybeethoven import ConnectionEvent, Limits, Node
+from pybeethoven.net import epmd_server, observe
 from pybeethoven.net.epmd_server import EpmdServer
+from pybeethoven.net.observe import ConnectionEvents, EventKind
 from pybeethoven.testing import free_port
 from tests.helpers import soon
 from tests.net.peers import HOST, A, gone
@@ -60,3 +62,24 @@ async def test_address_with_most_connections_makes_room(
         for writer in writers:
             writer.close()
         await soon(asyncio.wait(reading))
+
+
+async def test_refused_connections_leave_room_for_other_events(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Those that are too many for a slow reader are left out, until it has read some."""
+    monkeypatch.setattr(observe, "MAX_UNREAD", PLACES)
+    events = ConnectionEvents()
+
+    def put(kind: EventKind, count: int) -> None:
+        for _ in range(count):
+            events.put(ConnectionEvent(kind, None, None, datetime.now(UTC)))
+
+    put("refused", PLACES + 5)
+    put("up", PLACES)
+    read = [(await soon(anext(events))).kind for _ in range(PLACES // 2)]
+    put("refused", PLACES)
+    events.put(None)
+    read += [event.kind async for event in events]
+    half = ["refused"] * (PLACES // 2)
+    assert read == [*half, *half, *["up"] * PLACES, *half]
