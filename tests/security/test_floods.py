@@ -6,16 +6,21 @@ import asyncio
 from collections.abc import AsyncIterator, Callable
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from datetime import UTC, datetime
+from pathlib import Path
 
 import pytest
 
-from pybeethoven import ConnectionEvent, Limits, Node
+from pybeethoven import ConnectionEvent, Limits, Node, Process, Term
+from pybeethoven.errors import NoConnection
 from pybeethoven.net import epmd_server, observe
+from pybeethoven.net.connection import MESSAGES_PER_TURN
 from pybeethoven.net.epmd_server import EpmdServer
 from pybeethoven.net.observe import ConnectionEvents, EventKind
-from pybeethoven.testing import free_port
+from pybeethoven.testing import Epmd, free_port
+from tests.certificates import Authority
 from tests.helpers import soon
-from tests.net.peers import HOST, A, gone
+from tests.net.peers import HOST, A, B, gone
+from tests.net.rig import Clock, Rig, frame
 
 PLACES = 10
 
@@ -83,3 +88,59 @@ async def test_refused_connections_leave_room_for_other_events(
     read += [event.kind async for event in events]
     half = ["refused"] * (PLACES // 2)
     assert read == [*half, *half, *["up"] * PLACES, *half]
+
+
+COUNT = 3 * MESSAGES_PER_TURN + 5
+ENDS: dict[str, tuple[Callable[[Rig], object], list[Term]]] = {
+    "no end": (lambda rig: None, list(range(COUNT))),
+    "more by TLS": (lambda rig: rig.receive(frame(COUNT)), list(range(COUNT + 1))),
+    "lost": (lambda rig: rig.transport.lose(ConnectionResetError()), [*range(COUNT), "down"]),
+    "closed": (
+        lambda rig: rig.connection.close(NoConnection("stopped")),
+        [*range(MESSAGES_PER_TURN), "down"],
+    ),
+    "error": (lambda rig: rig.receive(b"\0\0\0\1x"), [*range(COUNT), "down"]),
+}
+
+
+@pytest.mark.parametrize("end", ENDS)
+async def test_messages_are_handled_in_turns(end: str) -> None:
+    """In order, and before the connection is down, unless this side has closed it."""
+    does, told = ENDS[end]
+    rig = Rig(Clock())
+    rig.shake_hands()
+    data = b"".join(map(frame, range(COUNT)))
+    rig.receive(data, len(data))
+    assert rig.owner.told == ["name", "up", *range(MESSAGES_PER_TURN)]
+    assert not rig.transport.reading
+    does(rig)
+    for _ in range(2 * COUNT // MESSAGES_PER_TURN):
+        await asyncio.sleep(0)
+    assert rig.owner.told == ["name", "up", *told]
+    assert rig.transport.reading or told[-1] == "down"
+    assert rig.connection.closed.done() == (told[-1] == "down")
+
+
+@pytest.mark.parametrize("tls", [False, True])
+async def test_mailbox_of_a_flooded_process_stays_short(
+    tls: bool, epmd: Epmd, tmp_path: Path
+) -> None:
+    """A process receives as many messages in a turn as a connection hands on."""
+    options = None
+    if tls:
+        authority = Authority(tmp_path, "cluster")
+        options = authority.issue("good", HOST).options(authority)
+    lengths = []
+
+    async def receive(process: Process) -> None:
+        for number in range(50 * MESSAGES_PER_TURN):
+            assert await process.receive() == number
+            lengths.append(len(process._mailbox))
+
+    async with Node(A, "cookie", tls=options) as a, Node(B, "cookie", tls=options) as b:
+        flooded = a.spawn(receive, name="flooded")
+        for number in range(50 * MESSAGES_PER_TURN):
+            b.send(("flooded", A), number)
+        await soon(flooded.wait_end())
+    assert len(lengths) == 50 * MESSAGES_PER_TURN
+    assert max(lengths) <= 2 * MESSAGES_PER_TURN
