@@ -452,14 +452,19 @@ class Network:
                 error = NoConnection(f"{self.name} is not running")
                 self._fail_soon(peer, attempt, error)
                 return attempt
-            if len(self._dials) >= self._limits.dials:
-                error = NoConnection(f"{self.name} dials {len(self._dials)} nodes already")
+            if self._is_full or len(self._dials) >= self._limits.dials:
+                text = f"is connected to {len(self._up)} nodes and dials {len(self._dials)} already"
+                error = NoConnection(f"{self.name} {text}")
                 self._fail_soon(peer, attempt, error)
                 return attempt
             dial = create_task(self._dial(peer, attempt), f"dial {peer}", contextvars.Context())
             self._dials.add(dial)
             dial.add_done_callback(self._dials.discard)
         return attempt
+
+    @property
+    def _is_full(self) -> bool:
+        return len(self._up) >= self._limits.peers
 
     def _dialling_is_busy(self) -> bool:
         waiting = sum(attempt.unsent_size for attempt in self._attempts.values())
@@ -589,6 +594,8 @@ class Network:
             return Status.NOT_ALLOWED
         if peer.name in self._up:
             return Status.ALIVE
+        if self._is_full:
+            return Status.NOT_ALLOWED
         attempt = self._attempts.get(peer.name)
         if attempt is None or attempt.superseded:
             return Status.OK

@@ -121,6 +121,24 @@ async def test_messages_are_handled_in_turns(end: str) -> None:
     assert rig.connection.closed.done() == (told[-1] == "down")
 
 
+async def test_peers_are_bounded(epmd: Epmd) -> None:
+    """One more is refused, and not dialled either, until another goes."""
+    c = f"c@{HOST}"
+    async with (
+        Node(A, "cookie", limits=Limits(peers=1)) as a,
+        Node(B, "cookie") as b,
+        Node(c, "cookie") as other,
+    ):
+        await soon(b.connect(A))
+        with pytest.raises(NoConnection, match="not_allowed"):
+            await soon(other.connect(A))
+        with pytest.raises(NoConnection, match="is connected to 1 nodes"):
+            await soon(a.connect(c))
+        assert a.nodes() == [B]
+        a.disconnect(B)
+        await soon(a.connect(c))
+
+
 @pytest.mark.parametrize("tls", [False, True])
 async def test_mailbox_of_a_flooded_process_stays_short(
     tls: bool, epmd: Epmd, tmp_path: Path
