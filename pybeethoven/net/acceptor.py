@@ -10,8 +10,9 @@ from __future__ import annotations
 import asyncio
 import logging
 import socket
-from collections.abc import Callable
-from typing import Final
+from collections import Counter
+from collections.abc import Callable, Mapping
+from typing import Final, TypeVar
 
 from pybeethoven.net.log_limit import LogLimit
 from pybeethoven.net.sockets import give, parent_only
@@ -20,6 +21,16 @@ logger = logging.getLogger(__name__)
 
 ACCEPT_PAUSE: Final = 0.1
 """Time until the next try when a connection can't be accepted, in seconds."""
+
+
+_T = TypeVar("_T")
+
+
+def first_of_most(addresses: Mapping[_T, str]) -> _T:
+    """Of connections in the order in which they came, each with its peer's address, the oldest of
+    the address that has the most: an address that floods a node makes room with its own."""
+    [(most, _)] = Counter(addresses.values()).most_common(1)
+    return next(each for each, address in addresses.items() if address == most)
 
 
 class Acceptor:

@@ -38,6 +38,10 @@ ANSWER_INTERVAL = 0.1
 """Seconds between two looks whether a peer that sends hears anything from us; the shortest tick
 interval of OTP is 0.25."""
 
+MESSAGES_PER_TURN = 64
+"""So many messages are handled before the event loop gets a turn, in which a process receives as
+many (`otp.process`); until all that came is handled, no more is read."""
+
 _NEARLY = 0.999  # sums of intervals are not exact
 
 
@@ -98,6 +102,7 @@ class Connection(BufferedProtocol):
         self._transport: asyncio.Transport | None = None
         self._timer: asyncio.TimerHandle | None = None
         self._reader: MessageReader | None = None
+        self._next_turn: asyncio.Handle | None = None
         self._silence = self._stall = self._interval = 0.0
         self._heard = False
         self._next_answer = 0.0
@@ -110,6 +115,8 @@ class Connection(BufferedProtocol):
         self.bytes_in = self.messages_in = 0
         self.last_heard = self._loop.time()
         """When bytes came last, by the clock of the event loop."""
+        self.peer_address = ""
+        """The IP address of the other end, once connected; `::` if it has gone by then."""
         self.closed: asyncio.Future[None] = self._loop.create_future()
         """Done when the socket is closed."""
         self._ended = False
@@ -128,12 +135,6 @@ class Connection(BufferedProtocol):
     def peer_name(self) -> str:
         """The node at the other end, as far as it is known."""
         return self._name or self._handshake.peer_name or "an unnamed node"
-
-    @property
-    def peer_address(self) -> str:
-        """The IP address of the other end; `::` if it has gone already."""
-        assert self._transport is not None
-        return str((self._transport.get_extra_info("peername") or (ANY6,))[0])
 
     @property
     def certificate(self) -> dict[str, Any]:
@@ -166,6 +167,7 @@ class Connection(BufferedProtocol):
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         """Start the handshake (called by asyncio)."""
         self._transport = cast(asyncio.Transport, transport)  # uvloop's is not a subclass
+        self.peer_address = str((transport.get_extra_info("peername") or (ANY6,))[0])
         if self._ended:
             self._transport.abort()
             return
@@ -207,6 +209,10 @@ class Connection(BufferedProtocol):
 
     def connection_lost(self, exc: Exception | None) -> None:
         """The socket is closed (called by asyncio)."""
+        if self._next_turn is not None:  # what came is handled first; nothing is written any more
+            self.writer.close(self._loss_reason(exc), flush=False)
+            self._loop.call_soon(self.connection_lost, exc)
+            return
         try:
             self._end(self._loss_reason(exc), flush=False)
         finally:
@@ -233,6 +239,9 @@ class Connection(BufferedProtocol):
         self._ended = True
         if self._timer is not None:
             self._timer.cancel()
+        if self._next_turn is not None:
+            self._next_turn.cancel()
+            self._next_turn = None
         if self._reader is not None:
             self.writer.close(reason, flush=flush)
         self._owner.connection_down(self, reason)
@@ -298,12 +307,27 @@ class Connection(BufferedProtocol):
             self._receive_messages(self._reader, trailing)
 
     def _receive_messages(self, reader: MessageReader, data: bytes) -> None:
-        for control, message in reader.receive_data(data):
+        messages = reader.receive_data(data)
+        if self._next_turn is not None:  # TLS gives what it had read already
+            return
+        for count, (control, message) in enumerate(messages, 1):
             self.messages_in += 1
             self._owner.message_received(self, control, message)
             if self._ended:
                 return
+            if count == MESSAGES_PER_TURN:
+                assert self._transport is not None
+                self._transport.pause_reading()
+                self._next_turn = self._loop.call_soon(self._take_turn)
+                break
         self.writer.write_soon()
+
+    def _take_turn(self) -> None:
+        self._next_turn = None
+        self.data_received(b"")
+        if self._next_turn is None and not self._ended:
+            assert self._transport is not None
+            self._transport.resume_reading()
 
     def _handshake_overdue(self) -> None:
         seconds = self._limits.handshake_time

@@ -17,7 +17,7 @@ from typing import cast
 
 from pybeethoven.distribution.epmd_server import Registry, Session
 from pybeethoven.errors import ConfigError
-from pybeethoven.net.acceptor import ProtocolServer
+from pybeethoven.net.acceptor import ProtocolServer, first_of_most
 from pybeethoven.net.listening import ANY, ANY6, any_address, is_local, open_listener
 from pybeethoven.net.sockets import MORE_DESCRIPTORS, NO_DESCRIPTORS
 
@@ -28,7 +28,8 @@ STOP_TIME = 1.0
 REQUEST_TIME = 10.0
 """Seconds that a connection has to make its request and to read the answer."""
 MAX_WAITING = 128
-"""So many connections may be without a registration; one more closes the oldest of them."""
+"""So many connections may be without a registration; one more closes the oldest of those from the
+address that has the most."""
 LOOPBACK_NET = "127.0.0.0/8"
 """All these are addresses of this machine, of nodes that only this machine's nodes can reach."""
 _LOOPBACK = ("127.0.0.1", "::1")
@@ -105,9 +106,9 @@ class EpmdServer:
     def _accept(self) -> _Connection:
         connection = _Connection(self._registry, local_only=self._for_us_alone)
         # Those that were aborted just now are still among them.
-        waiting = [c for c in self._connections if not (c.is_registered or c.aborted)]
+        waiting = {c: c.address for c in self._connections if not (c.is_registered or c.aborted)}
         if len(waiting) >= MAX_WAITING:
-            waiting[0].abort()
+            first_of_most(waiting).abort()
         self._connections[connection] = None
         connection.closed.add_done_callback(lambda _: self._connections.pop(connection))
         if not self._running:
@@ -124,6 +125,7 @@ class _Connection(asyncio.Protocol):
         self._session: Session | None = None
         self._transport: asyncio.Transport | None = None
         self._timer: asyncio.TimerHandle | None = None
+        self.address = ""
         self.aborted = False
         self.closed: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         """Done when the socket is closed and the name, if there was one, given back."""
@@ -140,6 +142,7 @@ class _Connection(asyncio.Protocol):
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self._transport = cast(asyncio.Transport, transport)  # uvloop's is not a subclass
+        self.address = str((transport.get_extra_info("peername") or (ANY6,))[0])
         local = is_local(transport)
         self._session = Session(self._registry, local=local)
         self._timer = asyncio.get_running_loop().call_later(REQUEST_TIME, self.abort)

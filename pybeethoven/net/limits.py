@@ -18,9 +18,13 @@ class Limits:
 
     `handshake_time` (seconds): a handshake, the look-up before it included (OTP's net_setuptime).
     `handshakes`: connections of others whose handshake is under way. With one more the oldest of
-    them is closed, so that who says nothing keeps nobody out.
+    those from the address that has the most is closed, so that who says nothing keeps nobody out.
     `dials`: attempts of this node to connect. One more fails at once with `NoConnection`; what was
     to be sent is dropped, as for any node that can't be reached.
+
+    `peers`: nodes that are connected. One more is refused, and not dialled; those whose handshake
+    is under way by then still get in. Each may hold `message_size` and `unfinished_size`, 192 MiB
+    with the defaults, so that the three bound the memory.
 
     What a peer sends beyond these closes its connection:
     `message_size`: a message, fragmented or not. `unfinished_size`: what a peer has sent of all its
@@ -49,6 +53,7 @@ class Limits:
     handshake_time: float = 7.0
     handshakes: int = 256
     dials: int = 256
+    peers: int = 4096
     message_size: int = MAX_MESSAGE_SIZE
     unfinished_size: int = MAX_UNFINISHED_SIZE
     term_depth: int = MAX_DEPTH

@@ -8,7 +8,7 @@ import ipaddress
 import socket
 from collections.abc import Iterable
 from contextlib import suppress
-from typing import TypeAlias
+from typing import Final, TypeAlias
 
 from pybeethoven.errors import ConfigError
 from pybeethoven.net.sockets import parent_only
@@ -21,6 +21,8 @@ ANY = "0.0.0.0"
 """All IPv4 addresses of this machine."""
 ANY6 = "::"
 """All addresses of this machine, those of IPv4, too."""
+_NOBODYS: Final = {4: "192.0.2.1", 6: "2001:db8::1"}
+"""Addresses that no machine has: they are for examples (RFC 5737, RFC 3849)."""
 
 
 def is_address(host: str) -> bool:
@@ -75,11 +77,24 @@ def is_own_address(text: str) -> bool:
     address = plain_address(text)
     if address.is_loopback:
         return True
-    # Not by binding to it: net.ipv4.ip_nonlocal_bind allows that for any address.
+    if address.is_unspecified or address.is_multicast:
+        return False
+    if _can_bind(address) and not _can_bind(ipaddress.ip_address(_NOBODYS[address.version])):
+        return True
+    # net.ipv4.ip_nonlocal_bind allows to bind to any address. This does not see one of several
+    # addresses in a subnet: the kernel's source address is the first of them.
     family = socket.AF_INET if address.version == 4 else socket.AF_INET6
     with socket.socket(family, socket.SOCK_DGRAM) as probe, suppress(OSError):
         probe.connect((str(address), 9))  # sends nothing
         return plain_address(probe.getsockname()[0]) == address
+    return False
+
+
+def _can_bind(address: IPAddress) -> bool:
+    family = socket.AF_INET if address.version == 4 else socket.AF_INET6
+    with socket.socket(family, socket.SOCK_DGRAM) as probe, suppress(OSError):
+        probe.bind((str(address), 0))
+        return True
     return False
 
 

@@ -37,6 +37,7 @@ from pybeethoven.errors import (
 )
 from pybeethoven.etf import Pid, Term, decode, encode
 from pybeethoven.net import sockets
+from pybeethoven.net.acceptor import first_of_most
 from pybeethoven.net.connection import Connection, Refused
 from pybeethoven.net.door import Door
 from pybeethoven.net.failure_limit import FailureLimit, Rate
@@ -468,14 +469,19 @@ class Network:
                 error = NoConnection(f"{self.name} is not running")
                 self._fail_soon(peer, attempt, error)
                 return attempt
-            if len(self._dials) >= self._limits.dials:
-                error = NoConnection(f"{self.name} dials {len(self._dials)} nodes already")
+            if self._is_full or len(self._dials) >= self._limits.dials:
+                text = f"is connected to {len(self._up)} nodes and dials {len(self._dials)} already"
+                error = NoConnection(f"{self.name} {text}")
                 self._fail_soon(peer, attempt, error)
                 return attempt
             dial = create_task(self._dial(peer, attempt), f"dial {peer}", contextvars.Context())
             self._dials.add(dial)
             dial.add_done_callback(self._dials.discard)
         return attempt
+
+    @property
+    def _is_full(self) -> bool:
+        return len(self._up) >= self._limits.peers
 
     def _dialling_is_busy(self) -> bool:
         waiting = sum(attempt.unsent_size for attempt in self._attempts.values())
@@ -574,7 +580,7 @@ class Network:
             connection.close(NoConnection(f"{self.name} stopped"), flush=False)
             return connection
         if len(self._handshakes) >= self._limits.handshakes:
-            oldest = next(iter(self._handshakes))
+            oldest = first_of_most({each: each.peer_address for each in self._handshakes})
             oldest.close(HandshakeError("too many handshakes are under way"), flush=False)
         self._handshakes[connection] = None
         return connection
@@ -605,6 +611,8 @@ class Network:
             return Status.NOT_ALLOWED
         if peer.name in self._up:
             return Status.ALIVE
+        if self._is_full:
+            return Status.NOT_ALLOWED
         attempt = self._attempts.get(peer.name)
         if attempt is None or attempt.superseded:
             return Status.OK

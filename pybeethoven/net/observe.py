@@ -16,7 +16,8 @@ from pybeethoven.net.connection import Connection
 logger = logging.getLogger(__name__)
 
 MAX_UNREAD: Final = 10_000
-"""So many events wait for a reader; with more it gets `UpdatesLost`."""
+"""So many `up` and `down` events wait for a reader; with more it gets `UpdatesLost`. So many
+`refused` events wait besides; with more these are dropped, for strangers cause them."""
 
 EventKind: TypeAlias = Literal["up", "down", "refused"]
 _TEXTS: Final[dict[EventKind, str]] = {
@@ -80,18 +81,24 @@ class ConnectionEvents:
     """The events from the moment it was made: `async for event in node.connection_events()`.
 
     It ends when the node stops, and raises `UpdatesLost` behind the last of `MAX_UNREAD` that were
-    not read. A cancelled wait loses nothing.
+    not read; of `refused` events, those that are one too many are left out. A cancelled wait loses
+    nothing.
     """
 
     def __init__(self) -> None:
         self._queue: asyncio.Queue[ConnectionEvent | None] = asyncio.Queue()
+        self._refused = 0
         self._lost = False
 
     def put(self, event: ConnectionEvent | None) -> None:
         """Add an event; None is the end (called by the node)."""
         if self._lost:
             return
-        if self._queue.qsize() == MAX_UNREAD and event is not None:
+        if event is not None and event.kind == "refused":
+            if self._refused == MAX_UNREAD:
+                return
+            self._refused += 1
+        elif event is not None and self._queue.qsize() - self._refused == MAX_UNREAD:
             self._lost = True
             event = None
         self._queue.put_nowait(event)
@@ -102,6 +109,7 @@ class ConnectionEvents:
     async def __anext__(self) -> ConnectionEvent:
         event = await self._queue.get()
         if event is not None:
+            self._refused -= event.kind == "refused"
             return event
         self._queue.put_nowait(None)
         if self._lost:

@@ -107,6 +107,14 @@ class TlsLayer(BufferedProtocol, asyncio.Transport):
 
     # The transport of the connection
 
+    def pause_reading(self) -> None:
+        """Read no more from the socket."""
+        self._socket.pause_reading()
+
+    def resume_reading(self) -> None:
+        """Read on."""
+        self._socket.resume_reading()
+
     def write(self, data: bytes | bytearray | memoryview) -> None:
         """Encrypt and send; as soon as TLS is up."""
         if self._closing:

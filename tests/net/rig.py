@@ -63,6 +63,13 @@ class FakeTransport(asyncio.Transport):
         super().__init__()
         self.untaken = bytearray()
         self.stuck = self.closing = self.aborted = self.lost = False
+        self.reading = True
+
+    def pause_reading(self) -> None:
+        self.reading = False
+
+    def resume_reading(self) -> None:
+        self.reading = True
 
     def write(self, data: Any) -> None:
         assert not self.lost
