@@ -1,0 +1,48 @@
+"""What other users of this machine may do to it, who do not have the cookie."""
+
+from __future__ import annotations
+
+import os
+import shutil
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from pybeethoven.testing import BeamNode, Epmd
+from pybeethoven.testing.compiler import compile_elixir, elixir_code_paths
+
+# Programs of `testing`
+
+
+def planted_and_own(erl: str, elixir_lib: Path, peer_ebin: Path) -> list[str]:
+    """Plant code in the current directory, and compile some there; give the code paths of it."""
+    for name in ("mnesia.beam", "compile.beam"):
+        Path(name).touch()
+    Path("erl").symlink_to(shutil.which(erl) or erl)
+    Path("own.ex").write_text("defmodule Own do\n  def answer, do: 42\nend")
+    lib = os.path.relpath(elixir_lib)
+    compile_elixir([Path("own.ex")], Path("ebin"), erl="./erl", elixir_lib=lib)
+    paths = [*elixir_code_paths(lib), peer_ebin / "shell", Path("ebin")]
+    return [os.path.relpath(path) for path in paths]
+
+
+async def test_planted_code_is_not_loaded(
+    erl: str,
+    elixir_lib: Path,
+    peer_ebin: Path,
+    epmd: Epmd,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """`erl` loads code from its current directory, which is not the caller's; paths may be of it.
+
+    Mnesia's files are not the caller's either.
+    """
+    monkeypatch.chdir(tmp_path)
+    paths = planted_and_own(erl, elixir_lib, peer_ebin)
+    settings: Any = {"code_paths": paths, "cookie": "cookie", "erl": "./erl", "env": epmd.env}
+    async with BeamNode("a@127.0.0.1", **settings) as node:
+        assert await node.eval("Own.answer()") == 42
+        for source in ("to_string(:mnesia.system_info(:directory))", ":code.which(:mnesia)"):
+            assert str(tmp_path).encode() not in bytes(await node.eval(source))
