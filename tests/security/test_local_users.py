@@ -9,8 +9,11 @@ from typing import Any
 
 import pytest
 
+from pybeethoven import TlsOptions
+from pybeethoven.net.tls import TlsContexts
 from pybeethoven.testing import BeamNode, Epmd
 from pybeethoven.testing.compiler import compile_elixir, elixir_code_paths
+from tests.certificates import Authority
 
 # Programs of `testing`
 
@@ -46,3 +49,25 @@ async def test_planted_code_is_not_loaded(
         assert await node.eval("Own.answer()") == 42
         for source in ("to_string(:mnesia.system_info(:directory))", ":code.which(:mnesia)"):
             assert str(tmp_path).encode() not in bytes(await node.eval(source))
+
+
+# Files and names
+
+
+def test_readable_tls_key_is_warned_of(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    """A key that every user may read is told of once, and again when its file has changed."""
+    authority = Authority(tmp_path, "cluster")
+    made = authority.issue("node", "127.0.0.1")
+    both = made.certfile
+    both.write_bytes(both.read_bytes() + made.keyfile.read_bytes())
+    for options in (made.options(authority), TlsOptions(certfile=both, cacertfile=both)):
+        file = Path(options.keyfile or both)
+        file.chmod(0o640)
+        contexts = TlsContexts(options)
+        for mode, warnings in ((0o640, 0), (0o644, 1), (0o644, 1), (0o600, 1), (0o604, 2)):
+            file.chmod(mode)
+            os.utime(authority.certfile)  # loads all again
+            contexts.refresh()
+            said = [record.getMessage() for record in caplog.records]
+            assert said == [f"every user may read the TLS key in '{file}': chmod 600 it"] * warnings
+        caplog.clear()
