@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import os
 import shutil
 from pathlib import Path
@@ -9,11 +10,13 @@ from typing import Any
 
 import pytest
 
-from pybeethoven import TlsOptions
+from pybeethoven import NameTaken, TlsOptions
 from pybeethoven.net.tls import TlsContexts
 from pybeethoven.testing import BeamNode, Epmd
 from pybeethoven.testing.compiler import compile_elixir, elixir_code_paths
 from tests.certificates import Authority
+
+EXAMPLES = Path(__file__).parents[2] / "examples"
 
 # Programs of `testing`
 
@@ -71,3 +74,22 @@ def test_readable_tls_key_is_warned_of(tmp_path: Path, caplog: pytest.LogCapture
             said = [record.getMessage() for record in caplog.records]
             assert said == [f"every user may read the TLS key in '{file}': chmod 600 it"] * warnings
         caplog.clear()
+
+
+async def test_example_ends_when_names_are_taken(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The FastAPI example raises what it was told of the last name."""
+    monkeypatch.syspath_prepend(EXAMPLES)
+    app = importlib.import_module("fastapi_app")
+
+    class Taken:
+        def __init__(self, name: str, **_: object) -> None:
+            self._name = name
+
+        async def join(self) -> None:
+            if int(self._name.removeprefix("web").partition("@")[0]) > 1000:
+                pytest.fail("it goes on and on")
+            raise NameTaken(self._name)
+
+    monkeypatch.setattr(app, "Beethoven", Taken)
+    with pytest.raises(NameTaken, match="web64@"):
+        await app.join_under_a_free_name()
