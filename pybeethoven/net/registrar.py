@@ -93,7 +93,7 @@ class Registrar:
         if not self._embedded and shutil.which("epmd") is not None:
             raise EpmdUnreachable("epmd is installed, and whoever stopped it may start it again")
         ours = LOOPBACK_NET if self._address.startswith("127.") else self._address
-        server = EpmdServer(epmd.epmd_port(), epmd.epmd_addresses() or [ours])
+        server = EpmdServer(epmd.epmd_port(), epmd.epmd_addresses() or [ours], self._address)
         if await server.start():
             self._server = server
 

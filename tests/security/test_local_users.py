@@ -5,16 +5,20 @@ from __future__ import annotations
 import importlib
 import os
 import shutil
+import socket
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from pybeethoven import NameTaken, TlsOptions
+from pybeethoven import ConfigError, NameTaken, Node, TlsOptions
+from pybeethoven.errors import EpmdUnreachable
+from pybeethoven.net.epmd import look_up
 from pybeethoven.net.tls import TlsContexts
-from pybeethoven.testing import BeamNode, Epmd
+from pybeethoven.testing import BeamNode, Epmd, free_port
 from pybeethoven.testing.compiler import compile_elixir, elixir_code_paths
 from tests.certificates import Authority
+from tests.helpers import ipv6, soon
 
 EXAMPLES = Path(__file__).parents[2] / "examples"
 
@@ -93,3 +97,46 @@ async def test_example_ends_when_names_are_taken(monkeypatch: pytest.MonkeyPatch
     monkeypatch.setattr(app, "Beethoven", Taken)
     with pytest.raises(NameTaken, match="web64@"):
         await app.join_under_a_free_name()
+
+
+# EPMD
+
+
+@pytest.fixture
+def port(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> int:
+    """The port of EPMD, where none runs and none is installed."""
+    port = free_port()
+    monkeypatch.setenv("ERL_EPMD_PORT", str(port))
+    monkeypatch.delenv("ERL_EPMD_ADDRESS", raising=False)
+    monkeypatch.setenv("PATH", str(tmp_path))
+    return port
+
+
+@pytest.mark.parametrize(
+    ("host", "squatted", "starts"),
+    [
+        ("127.0.0.1", "127.0.0.9", True),
+        ("127.0.0.2", "127.0.0.1", False),
+        ("127.0.0.2", "127.0.0.2", False),
+        ("127.0.0.2", "127.0.0.9", True),
+        ("localhost", "127.0.0.9", True),
+        pytest.param("127.0.0.2", "::1", True, marks=ipv6),
+        pytest.param("::1", "127.0.0.1", True, marks=ipv6),
+        pytest.param("::1", "::1", False, marks=ipv6),
+    ],
+)
+async def test_one_address_of_epmd_keeps_no_node_from_starting(
+    host: str, squatted: str, starts: bool, port: int, caplog: pytest.LogCaptureFixture
+) -> None:
+    """A node needs its own host and where it asks; if one of these is taken, the error names it."""
+    family = socket.AF_INET6 if ":" in squatted else socket.AF_INET
+    with socket.socket(family) as squatter:  # it does not listen, so that asking it is refused
+        squatter.bind((squatted, port))
+        node = Node(f"a@{host}", "cookie")
+        if starts:
+            async with node:
+                assert await soon(look_up("a", host)) is not None
+            assert caplog.text.count("another process has port") == 1
+        else:
+            with pytest.raises((ConfigError, EpmdUnreachable), match=f"at {squatted}:{port}"):
+                await soon(node.start_node())
