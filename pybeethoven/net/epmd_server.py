@@ -10,12 +10,13 @@ from __future__ import annotations
 import asyncio
 import errno
 import logging
+import resource
 import secrets
 import socket
 from collections.abc import Iterable
 from typing import cast
 
-from pybeethoven.distribution.epmd_server import Registry, Session
+from pybeethoven.distribution.epmd_server import MAX_NAMES, Registry, Session
 from pybeethoven.errors import ConfigError
 from pybeethoven.net.acceptor import ProtocolServer
 from pybeethoven.net.listening import ANY, ANY6, any_address, is_local, open_listener
@@ -55,7 +56,7 @@ class EpmdServer:
             self._addresses = [any_address(), *_LOOPBACK, *others]
         self._asked, other = reversed(_LOOPBACK) if ":" in host and host != ANY6 else _LOOPBACK
         self._dispensable = (ANY, ANY6, other)
-        self._registry = Registry(port, lambda: secrets.randbits(32))
+        self._registry = Registry(port, lambda: secrets.randbits(32), _max_names())
         self._servers: list[ProtocolServer] = []
         self._connections: dict[_Connection, None] = {}
         self._running = False
@@ -179,6 +180,14 @@ class _Connection(asyncio.Protocol):
         if self._session is not None:
             self._session.close()
         self.closed.set_result(None)
+
+
+def _max_names() -> int:
+    """So many names, and what waits beside them, take a quarter of at least 1024 descriptors."""
+    soft, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if soft == resource.RLIM_INFINITY:
+        return MAX_NAMES
+    return min(MAX_NAMES, max(soft // 4 - MAX_WAITING, soft // 8))
 
 
 def _close(listeners: Iterable[socket.socket]) -> None:

@@ -4,16 +4,18 @@ from __future__ import annotations
 
 import importlib
 import os
+import resource
 import shutil
 import socket
+from contextlib import AsyncExitStack
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from pybeethoven import ConfigError, NameTaken, Node, TlsOptions
-from pybeethoven.errors import EpmdUnreachable
-from pybeethoven.net.epmd import look_up
+from pybeethoven.errors import EpmdError, EpmdUnreachable
+from pybeethoven.net.epmd import look_up, register
 from pybeethoven.net.tls import TlsContexts
 from pybeethoven.testing import BeamNode, Epmd, free_port
 from pybeethoven.testing.compiler import compile_elixir, elixir_code_paths
@@ -140,3 +142,19 @@ async def test_one_address_of_epmd_keeps_no_node_from_starting(
         else:
             with pytest.raises((ConfigError, EpmdUnreachable), match=f"at {squatted}:{port}"):
                 await soon(node.start_node())
+
+
+@pytest.mark.parametrize(
+    ("descriptors", "names"), [(resource.RLIM_INFINITY, 512), (1024, 128), (64, 8)]
+)
+async def test_epmd_leaves_descriptors(
+    descriptors: int, names: int, port: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Names have a part of the descriptors."""
+    monkeypatch.setattr(resource, "getrlimit", lambda _: (descriptors, descriptors))
+    async with Node("n0@127.0.0.1", "cookie"), AsyncExitStack() as stack:
+        for number in range(1, names):
+            registration = await soon(register(f"n{number}", 1, hidden=True))
+            stack.push_async_callback(registration.close)
+        with pytest.raises(EpmdError):
+            await soon(Node("new@127.0.0.1", "cookie").start_node())
