@@ -19,7 +19,7 @@ import logging
 import shutil
 from typing import Literal, TypeAlias
 
-from pybeethoven.errors import BeethovenError, EpmdUnreachable
+from pybeethoven.errors import BeethovenError, EpmdError, EpmdUnreachable, NameTaken
 from pybeethoven.net import epmd
 from pybeethoven.net.epmd_server import LOOPBACK_NET, EpmdServer
 
@@ -75,13 +75,21 @@ class Registrar:
         self._keeper = self._registration = self._server = None
 
     async def _register(self, *, may_run_epmd: bool) -> epmd.Registration:
-        return await epmd.register(
-            self._alive_name,
-            self._port,
-            hidden=self._hidden,
-            ipv6=":" in self._address and self._address != "::",
-            start=self._start_epmd if may_run_epmd else self._serve,
-        )
+        ipv6 = ":" in self._address and self._address != "::"
+        try:
+            return await epmd.register(
+                self._alive_name,
+                self._port,
+                hidden=self._hidden,
+                ipv6=ipv6,
+                start=self._start_epmd if may_run_epmd else self._serve,
+            )
+        except NameTaken:
+            if await epmd.look_up(self._alive_name, epmd.local_epmd_host(ipv6=ipv6)) is not None:
+                raise
+            raise EpmdError(
+                f"EPMD refuses the name {self._alive_name!r}, which no node has: it may be full"
+            ) from None
 
     async def _start_epmd(self) -> None:
         if self._embedded or shutil.which("epmd") is None:

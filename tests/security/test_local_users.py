@@ -147,14 +147,16 @@ async def test_one_address_of_epmd_keeps_no_node_from_starting(
 @pytest.mark.parametrize(
     ("descriptors", "names"), [(resource.RLIM_INFINITY, 512), (1024, 128), (64, 8)]
 )
-async def test_epmd_leaves_descriptors(
+async def test_full_epmd_says_so_and_leaves_descriptors(
     descriptors: int, names: int, port: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Names have a part of the descriptors."""
+    """Names have a part of the descriptors, and no name is called taken that is not."""
     monkeypatch.setattr(resource, "getrlimit", lambda _: (descriptors, descriptors))
     async with Node("n0@127.0.0.1", "cookie"), AsyncExitStack() as stack:
         for number in range(1, names):
             registration = await soon(register(f"n{number}", 1, hidden=True))
             stack.push_async_callback(registration.close)
-        with pytest.raises(EpmdError):
+        with pytest.raises(EpmdError, match="refuses the name 'new', which no node has"):
             await soon(Node("new@127.0.0.1", "cookie").start_node())
+        with pytest.raises(NameTaken, match="the name 'n0' is already registered"):
+            await soon(Node("n0@127.0.0.1", "cookie").start_node())
