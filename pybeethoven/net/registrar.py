@@ -30,7 +30,8 @@ EpmdSetting: TypeAlias = bool | Literal["embedded"]
 
 FIRST_INTERVAL = 0.25
 LAST_INTERVAL = 10.0
-"""Seconds between two attempts to register anew: each time twice as many, from first to last."""
+"""Seconds between two attempts to register anew: each time twice as many, from first to last. They
+begin with the first again once a registration has lasted as long as the last."""
 
 
 class Registrar:
@@ -49,6 +50,7 @@ class Registrar:
         self._registration: epmd.Registration | None = None
         self._server: EpmdServer | None = None
         self._keeper: asyncio.Task[None] | None = None
+        self._interval = FIRST_INTERVAL
 
     async def start(self, address: str, port: int) -> int:
         """Register the node that listens there; give its creation.
@@ -106,10 +108,14 @@ class Registrar:
             self._server = server
 
     async def _keep(self) -> None:
+        clock = asyncio.get_running_loop().time
         while True:
             assert self._registration is not None
+            since = clock()
             await self._registration.lost()
             await self._registration.close()
+            if clock() - since >= LAST_INTERVAL:
+                self._interval = FIRST_INTERVAL
             logger.warning(
                 "EPMD has gone or dropped %r: connections stay, but no other node finds this one "
                 "until it is registered anew",
@@ -119,10 +125,10 @@ class Registrar:
             logger.info("%r is registered with EPMD again", self._alive_name)
 
     async def _register_anew(self) -> epmd.Registration:
-        interval, said = FIRST_INTERVAL, ""
+        said = ""
         while True:
-            await asyncio.sleep(interval)
-            interval = min(2 * interval, LAST_INTERVAL)
+            await asyncio.sleep(self._interval)
+            self._interval = min(2 * self._interval, LAST_INTERVAL)
             try:
                 return await self._register(may_run_epmd=False)
             except BeethovenError as error:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import importlib
 import os
 import resource
@@ -15,12 +16,15 @@ import pytest
 
 from pybeethoven import ConfigError, NameTaken, Node, TlsOptions
 from pybeethoven.errors import EpmdError, EpmdUnreachable
+from pybeethoven.net import registrar
 from pybeethoven.net.epmd import look_up, register
+from pybeethoven.net.registrar import Registrar
 from pybeethoven.net.tls import TlsContexts
 from pybeethoven.testing import BeamNode, Epmd, free_port
 from pybeethoven.testing.compiler import compile_elixir, elixir_code_paths
 from tests.certificates import Authority
 from tests.helpers import ipv6, soon
+from tests.timing import UNIT
 
 EXAMPLES = Path(__file__).parents[2] / "examples"
 
@@ -160,3 +164,35 @@ async def test_full_epmd_says_so_and_leaves_descriptors(
             await soon(Node("new@127.0.0.1", "cookie").start_node())
         with pytest.raises(NameTaken, match="the name 'n0' is already registered"):
             await soon(Node("n0@127.0.0.1", "cookie").start_node())
+
+
+async def test_epmd_that_drops_names_is_asked_ever_less(
+    port: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The pauses grow until a registration lasts."""
+    first, last = 0.25 * UNIT, UNIT
+    monkeypatch.setattr(registrar, "FIRST_INTERVAL", first)
+    monkeypatch.setattr(registrar, "LAST_INTERVAL", last)
+    pauses: asyncio.Queue[float] = asyncio.Queue()
+    sleep = asyncio.sleep
+
+    async def note(seconds: float) -> None:
+        pauses.put_nowait(seconds)
+        await sleep(0)
+
+    async def drop(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await reader.read(99)
+        writer.write(b"v\0\0\0\0\4")
+        if pauses.qsize() == 4:
+            await sleep(last)
+        writer.close()
+
+    server = await asyncio.start_server(drop, "127.0.0.1", port)
+    monkeypatch.setattr(asyncio, "sleep", note)
+    node = Registrar("a", hidden=True, embedded=False)
+    await soon(node.start("127.0.0.1", 1))
+    while pauses.qsize() < 5:
+        await sleep(0)
+    await node.stop()
+    server.close()
+    assert [pauses.get_nowait() for _ in range(5)] == [first, 2 * first, last, last, first]
