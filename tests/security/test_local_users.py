@@ -22,10 +22,12 @@ from pybeethoven.net.registrar import Registrar
 from pybeethoven.net.tls import TlsContexts
 from pybeethoven.testing import BeamNode, Epmd, free_port
 from pybeethoven.testing.compiler import compile_elixir, elixir_code_paths
+from pybeethoven.testing.network import Network
 from tests.certificates import Authority
 from tests.helpers import ipv6, soon
 from tests.timing import UNIT
 
+HOST = "127.0.0.1"
 EXAMPLES = Path(__file__).parents[2] / "examples"
 
 # Programs of `testing`
@@ -62,6 +64,24 @@ async def test_planted_code_is_not_loaded(
         assert await node.eval("Own.answer()") == 42
         for source in ("to_string(:mnesia.system_info(:directory))", ":code.which(:mnesia)"):
             assert str(tmp_path).encode() not in bytes(await node.eval(source))
+
+
+@pytest.mark.beam
+async def test_unreadable_messages_to_the_network_are_no_error(
+    epmd: Epmd, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A name that is no UTF-8 and an empty `send_name` close their connection, and that is all."""
+    network = Network(["127.0.0.1"], port=free_port(), epmd_port=epmd.port)
+    network.open()
+    registration = await register("a", 1, hidden=True)
+    monkeypatch.setenv("ERL_EPMD_PORT", str(network.port))
+    for port, message in ((network.port, b"\0\2z\xff"), (await look_up("a", HOST), b"\0\0")):
+        reader, writer = await asyncio.open_connection(HOST, port)
+        writer.write(message)
+        assert await soon(reader.read()) == b""
+        writer.close()
+    await registration.close()
+    await network.close()
 
 
 # Files and names
