@@ -15,6 +15,7 @@ from pybeethoven import Beethoven, NameTaken
 
 COOKIE = os.environ.get("PYBEETHOVEN_COOKIE")  # None: the cookie in ~/.erlang.cookie
 PORT = int(os.environ.get("PYBEETHOVEN_PORT", "33000"))
+MAX_NAMES = 64
 
 
 @asynccontextmanager
@@ -28,13 +29,18 @@ async def lifespan(app: FastAPI) -> AsyncIterator[None]:
 
 
 async def join_under_a_free_name() -> Beethoven:
-    """Join as `web1`, `web2` and so on: each worker has a name of its own, also after a restart."""
+    """Join as `web1`, `web2` and so on: each worker has a name of its own, also after a restart.
+
+    Raises `NameTaken` when `MAX_NAMES` names are taken: other users may register names, too.
+    """
     number = 1
     while True:
         node = Beethoven(f"web{number}@127.0.0.1", cookie=COOKIE, listener_port=PORT)
         try:
             await node.join()
         except NameTaken:
+            if number == MAX_NAMES:
+                raise
             number += 1
         else:
             return node

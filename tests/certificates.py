@@ -92,6 +92,7 @@ class Authority:
         stem = self._directory / f"{self._name}-{name}"
         made = Certificate(stem.with_suffix(".crt"), stem.with_suffix(".key"))
         made.certfile.write_bytes(certificate.public_bytes(serialization.Encoding.PEM))
+        made.keyfile.touch(0o600)
         made.keyfile.write_bytes(_pem(key, password))
         return made
 

@@ -67,11 +67,13 @@ class Registry:
     """The names of one EPMD.
 
     `port`: where it listens, which it tells those that ask for the names. `draw`: gives 32 random
-    bits, for the first creation of a name; each further one is the next number.
+    bits, for the first creation of a name; each further one is the next number. `max_names`: so
+    many there may be, if fewer than `MAX_NAMES`.
     """
 
-    def __init__(self, port: int, draw: Callable[[], int]) -> None:
+    def __init__(self, port: int, draw: Callable[[], int], max_names: int = MAX_NAMES) -> None:
         self.port = port
+        self._max_names = max_names
         self._draw = draw
         self._entries: dict[str, Entry] = {}
         self._creations: dict[str, int] = {}
@@ -79,10 +81,10 @@ class Registry:
     def register(self, entry: Entry) -> Entry | None:
         """Let `entry` have its name, and a creation that this name did not have before.
 
-        None if the name is taken or can't be used, or there are `MAX_NAMES`.
+        None if the name is taken or can't be used, or there are as many as may be.
         """
-        name = entry.name
-        if name in self._entries or not _is_usable(name) or len(self._entries) >= MAX_NAMES:
+        name, most = entry.name, min(self._max_names, MAX_NAMES)
+        if name in self._entries or not _is_usable(name) or len(self._entries) >= most:
             return None
         last = self._creations.pop(name, None)
         creation = (self._draw() if last is None else last + 1) & 0xFFFFFFFF

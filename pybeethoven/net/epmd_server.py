@@ -10,12 +10,13 @@ from __future__ import annotations
 import asyncio
 import errno
 import logging
+import resource
 import secrets
 import socket
 from collections.abc import Iterable
 from typing import cast
 
-from pybeethoven.distribution.epmd_server import Registry, Session
+from pybeethoven.distribution.epmd_server import MAX_NAMES, Registry, Session
 from pybeethoven.errors import ConfigError
 from pybeethoven.net.acceptor import ProtocolServer, first_of_most
 from pybeethoven.net.listening import ANY, ANY6, any_address, is_local, open_listener
@@ -42,15 +43,21 @@ class EpmdServer:
     `addresses`: where it listens besides the loopback, as EPMD does with `ERL_EPMD_ADDRESS`; with
     `0.0.0.0` or `::` among them, everywhere. With `LOOPBACK_NET` it serves this machine alone, at
     whatever address it is asked. From wherever it is asked, only this host's nodes may register.
+
+    `host`: where the node listens that starts it. If another process has the port at one address of
+    this machine, none can listen everywhere: then this listens on the loopback and at `host`.
     """
 
-    def __init__(self, port: int, addresses: Iterable[str] = ()) -> None:
+    def __init__(self, port: int, addresses: Iterable[str] = (), host: str = "") -> None:
         self._port = port
         self._addresses = [*_LOOPBACK, *(a for a in addresses if a not in _LOOPBACK)]
         self._for_us_alone = LOOPBACK_NET in self._addresses
         if not {ANY, ANY6, LOOPBACK_NET}.isdisjoint(self._addresses):
-            self._addresses = [any_address()]
-        self._registry = Registry(port, lambda: secrets.randbits(32))
+            others = {host} - {*_LOOPBACK, ANY, ANY6, ""}
+            self._addresses = [any_address(), *_LOOPBACK, *others]
+        self._asked, other = reversed(_LOOPBACK) if ":" in host and host != ANY6 else _LOOPBACK
+        self._dispensable = (ANY, ANY6, other)
+        self._registry = Registry(port, lambda: secrets.randbits(32), _max_names())
         self._servers: list[ProtocolServer] = []
         self._connections: dict[_Connection, None] = {}
         self._running = False
@@ -67,7 +74,7 @@ class EpmdServer:
         self._servers = [ProtocolServer(each, self._accept, "EPMD") for each in listeners]
         for server in self._servers:
             server.start()
-        where = ", ".join(self._addresses)
+        where = ", ".join(listener.getsockname()[0] for listener in listeners)
         logger.info("no EPMD ran: this process serves as one at port %d of %s", self._port, where)
         return True
 
@@ -84,14 +91,20 @@ class EpmdServer:
 
     def _open_listeners(self) -> list[socket.socket] | None:
         listeners: list[socket.socket] = []
+        taken: list[str] = []
         for address in self._addresses:
             try:
                 listeners.append(open_listener(address, [self._port]))
+                if address in (ANY, ANY6):
+                    break
             except OSError as error:
+                if error.errno == errno.EADDRINUSE and address in self._dispensable:
+                    taken.append(address)
+                    continue
                 if address in _LOOPBACK and error.errno in _NOT_HERE:
                     continue  # a machine may lack IPv4 or IPv6
                 _close(listeners)
-                if error.errno == errno.EADDRINUSE:
+                if error.errno == errno.EADDRINUSE and address == self._asked:
                     return None
                 advice = (
                     MORE_DESCRIPTORS
@@ -101,6 +114,9 @@ class EpmdServer:
                 )
                 text = f"the embedded EPMD can't listen at {address}:{self._port}: {error}"
                 raise ConfigError(f"{text}; {advice}") from error
+        if listeners and taken:
+            text = "EPMD can't listen at %s: another process has port %d there, or at a part of it"
+            logger.warning(text, ", ".join(taken), self._port)
         return listeners or None
 
     def _accept(self) -> _Connection:
@@ -167,6 +183,14 @@ class _Connection(asyncio.Protocol):
         if self._session is not None:
             self._session.close()
         self.closed.set_result(None)
+
+
+def _max_names() -> int:
+    """So many names, and what waits beside them, take a quarter of at least 1024 descriptors."""
+    soft, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if soft == resource.RLIM_INFINITY:
+        return MAX_NAMES
+    return min(MAX_NAMES, max(soft // 4 - MAX_WAITING, soft // 8))
 
 
 def _close(listeners: Iterable[socket.socket]) -> None:

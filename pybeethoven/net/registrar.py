@@ -19,7 +19,7 @@ import logging
 import shutil
 from typing import Literal, TypeAlias
 
-from pybeethoven.errors import BeethovenError, EpmdUnreachable
+from pybeethoven.errors import BeethovenError, EpmdError, EpmdUnreachable, NameTaken
 from pybeethoven.net import epmd
 from pybeethoven.net.epmd_server import LOOPBACK_NET, EpmdServer
 
@@ -30,7 +30,8 @@ EpmdSetting: TypeAlias = bool | Literal["embedded"]
 
 FIRST_INTERVAL = 0.25
 LAST_INTERVAL = 10.0
-"""Seconds between two attempts to register anew: each time twice as many, from first to last."""
+"""Seconds between two attempts to register anew: each time twice as many, from first to last. They
+begin with the first again once a registration has lasted as long as the last."""
 
 
 class Registrar:
@@ -49,6 +50,7 @@ class Registrar:
         self._registration: epmd.Registration | None = None
         self._server: EpmdServer | None = None
         self._keeper: asyncio.Task[None] | None = None
+        self._interval = FIRST_INTERVAL
 
     async def start(self, address: str, port: int) -> int:
         """Register the node that listens there; give its creation.
@@ -75,13 +77,21 @@ class Registrar:
         self._keeper = self._registration = self._server = None
 
     async def _register(self, *, may_run_epmd: bool) -> epmd.Registration:
-        return await epmd.register(
-            self._alive_name,
-            self._port,
-            hidden=self._hidden,
-            ipv6=":" in self._address and self._address != "::",
-            start=self._start_epmd if may_run_epmd else self._serve,
-        )
+        ipv6 = ":" in self._address and self._address != "::"
+        try:
+            return await epmd.register(
+                self._alive_name,
+                self._port,
+                hidden=self._hidden,
+                ipv6=ipv6,
+                start=self._start_epmd if may_run_epmd else self._serve,
+            )
+        except NameTaken:
+            if await epmd.look_up(self._alive_name, epmd.local_epmd_host(ipv6=ipv6)) is not None:
+                raise
+            raise EpmdError(
+                f"EPMD refuses the name {self._alive_name!r}, which no node has: it may be full"
+            ) from None
 
     async def _start_epmd(self) -> None:
         if self._embedded or shutil.which("epmd") is None:
@@ -93,15 +103,19 @@ class Registrar:
         if not self._embedded and shutil.which("epmd") is not None:
             raise EpmdUnreachable("epmd is installed, and whoever stopped it may start it again")
         ours = LOOPBACK_NET if self._address.startswith("127.") else self._address
-        server = EpmdServer(epmd.epmd_port(), epmd.epmd_addresses() or [ours])
+        server = EpmdServer(epmd.epmd_port(), epmd.epmd_addresses() or [ours], self._address)
         if await server.start():
             self._server = server
 
     async def _keep(self) -> None:
+        clock = asyncio.get_running_loop().time
         while True:
             assert self._registration is not None
+            since = clock()
             await self._registration.lost()
             await self._registration.close()
+            if clock() - since >= LAST_INTERVAL:
+                self._interval = FIRST_INTERVAL
             logger.warning(
                 "EPMD has gone or dropped %r: connections stay, but no other node finds this one "
                 "until it is registered anew",
@@ -111,10 +125,10 @@ class Registrar:
             logger.info("%r is registered with EPMD again", self._alive_name)
 
     async def _register_anew(self) -> epmd.Registration:
-        interval, said = FIRST_INTERVAL, ""
+        said = ""
         while True:
-            await asyncio.sleep(interval)
-            interval = min(2 * interval, LAST_INTERVAL)
+            await asyncio.sleep(self._interval)
+            self._interval = min(2 * self._interval, LAST_INTERVAL)
             try:
                 return await self._register(may_run_epmd=False)
             except BeethovenError as error:

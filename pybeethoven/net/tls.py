@@ -19,6 +19,7 @@ import ipaddress
 import logging
 import os
 import ssl
+import stat
 from collections.abc import Iterable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field
@@ -29,7 +30,7 @@ from pybeethoven.errors import ConfigError, HandshakeError, brief
 
 logger = logging.getLogger(__name__)
 
-_Stamp: TypeAlias = tuple[int, int, int] | None
+_Stamp: TypeAlias = tuple[int, int, int, int] | None
 """What differs where a file does; None: there is none."""
 
 # By X509_V_ERR_... of OpenSSL's x509_vfy.h; 18 to 21: self-signed or signed by nobody known
@@ -72,6 +73,7 @@ class TlsContexts:
 
     _loaded: list[_Stamp]
     _warned: list[_Stamp]
+    _key: _Stamp = None
 
     def __init__(self, options: TlsOptions) -> None:
         self.options = options
@@ -99,6 +101,12 @@ class TlsContexts:
             _context(ssl.PROTOCOL_TLS_CLIENT, self.options),
         )
         self._loaded = self._warned = stamps
+        self._check_key(self.options.keyfile or self.options.certfile)
+
+    def _check_key(self, path: Path | str) -> None:
+        before, self._key = self._key, _stamp(path)
+        if self._key not in (None, before) and self._key[-1] & stat.S_IROTH:
+            logger.warning("every user may read the TLS key in %r: chmod 600 it", str(path))
 
     def _stamps(self) -> list[_Stamp]:
         options = self.options
@@ -111,7 +119,7 @@ def _stamp(path: Path | str) -> _Stamp:
         found = os.stat(path)
     except OSError:
         return None
-    return found.st_mtime_ns, found.st_size, found.st_ino
+    return found.st_mtime_ns, found.st_size, found.st_ino, found.st_mode
 
 
 def _context(protocol: ssl._SSLMethod, options: TlsOptions) -> ssl.SSLContext:

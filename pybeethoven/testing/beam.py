@@ -32,7 +32,7 @@ from types import TracebackType
 from typing import IO, Self
 
 from pybeethoven.etf import Term, decode
-from pybeethoven.testing.common import TAIL, TIMEOUT, BeamDownError, EvalError, text
+from pybeethoven.testing.common import TAIL, TIMEOUT, BeamDownError, EvalError, absolute, text
 
 _LONGEST_LINE = 1 << 28
 _INTERFACE = ("-kernel", "inet_dist_use_interface")
@@ -53,7 +53,9 @@ class BeamNode:
     A `name` whose host has no dot is a short one; with a host like `::1` the BEAM speaks IPv6.
     `flags` go to `erl` as they are. `env` is added to the environment. Signals reach the whole
     process group, so `erl` may be a wrapper script as long as it does not daemonize. The BEAM has a
-    temporary HOME, with a file that gives it the cookie: every user can see a command line.
+    temporary HOME, with a file that gives it the cookie: every user can see a command line. It runs
+    there, too: it loads code from its current directory, and Mnesia writes to it. So paths in
+    `flags` must be absolute.
     """
 
     def __init__(
@@ -68,7 +70,7 @@ class BeamNode:
     ) -> None:
         self.name = name
         self._cookie = cookie
-        self._command = [erl, *_node_flags(name, code_paths), *flags]
+        self._command = [absolute(erl), *_node_flags(name, code_paths), *flags]
         self._env = {**os.environ, "ERL_CRASH_DUMP_SECONDS": "0", **(env or {})}
         self._files = contextlib.ExitStack()
         self._stderr: IO[bytes] | None = None
@@ -198,6 +200,7 @@ class BeamNode:
             stdout=subprocess.PIPE,
             stderr=self._stderr,
             env={**self._env, "HOME": home},
+            cwd=home,
             limit=_LONGEST_LINE,
             start_new_session=True,
         )
@@ -307,7 +310,7 @@ def _node_flags(name: str, code_paths: Iterable[Path | str]) -> list[str]:
         *("-name" if "." in host or ":" in host else "-sname", name),
         *(_LOOPBACK6 if ":" in host else (*_INTERFACE, _loopback(host))),
         *_LOG_TO_STDERR,
-        *("-pa", *map(str, code_paths)),
+        *("-pa", *map(os.path.abspath, code_paths)),
         *("-s", "Elixir.ControlShell"),
     ]
 

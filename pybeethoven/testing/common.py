@@ -27,3 +27,8 @@ class EvalError(BeamError):
 def text(data: bytes) -> str:
     """Output of a program, for people."""
     return data.decode(errors="replace").strip()
+
+
+def absolute(program: str) -> str:
+    """A program for a process with another current directory; one of PATH stays as it is."""
+    return os.path.abspath(program) if os.sep in program else program

@@ -5,10 +5,11 @@ from __future__ import annotations
 import os
 import shutil
 import subprocess
+import tempfile
 from collections.abc import Iterable
 from pathlib import Path
 
-from pybeethoven.testing.common import BeamError, text
+from pybeethoven.testing.common import BeamError, absolute, text
 
 _COMPILE = """
 {ok, _} = application:ensure_all_started(elixir),
@@ -42,14 +43,18 @@ def compile_elixir(
     Raises `BeamError` with the compiler's output when that fails.
     """
     out.mkdir(parents=True, exist_ok=True)
-    paths = [str(path) for path in elixir_code_paths(elixir_lib)]
-    done = subprocess.run(
-        [erl, "-noinput", "-pa", *paths, "-eval", _COMPILE, "-extra", out, *sources],
-        env={**os.environ, "ERL_CRASH_DUMP_SECONDS": "0"},
-        stdin=subprocess.DEVNULL,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        check=False,
-    )
+    paths = map(os.path.abspath, elixir_code_paths(elixir_lib))
+    files = map(os.path.abspath, (out, *sources))
+    # `erl` loads code from its current directory, and in the caller's others may have put some.
+    with tempfile.TemporaryDirectory(prefix="pybeethoven-") as directory:
+        done = subprocess.run(
+            [absolute(erl), "-noinput", "-pa", *paths, "-eval", _COMPILE, "-extra", *files],
+            env={**os.environ, "ERL_CRASH_DUMP_SECONDS": "0"},
+            cwd=directory,
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            check=False,
+        )
     if done.returncode != 0:
         raise BeamError(f"Elixir sources did not compile:\n{text(done.stdout)}")

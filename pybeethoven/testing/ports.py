@@ -55,7 +55,10 @@ class Ports:
                 continue
             self.locks.append(lock.detach())
             return range(first + 1, first + self.size)
-        raise BeamError(f"no ports are left: other processes have {self.blocks} times {self.size}")
+        raise BeamError(
+            f"no ports are left: other processes have {self.blocks} times {self.size}; end those "
+            f"that listen at {LOCKED_AT}, port {self.first} and each {self.size} on: see `ss -ltnp`"
+        )
 
 
 def _is_free(host: str, port: int) -> bool:

@@ -18,7 +18,7 @@ _PACKETS = 64
 Ends: TypeAlias = tuple[StreamReader, StreamWriter]
 """A connection that was accepted."""
 Serve: TypeAlias = Callable[[Ends], Coroutine[Any, Any, None]]
-"""Serves a connection; when it returns or raises `OSError`, the connection is closed."""
+"""Serves a connection; when it returns, or raises what `Relays` suppresses, that is closed."""
 
 
 class Wire:
@@ -106,7 +106,8 @@ class Relays:
         reader, writer = await asyncio.open_connection(sock=accepted)
         self._writers.add(writer)
         try:
-            with suppress(OSError, EOFError):
+            # The last two: any user of this machine may send what can't be read.
+            with suppress(OSError, EOFError, ValueError, IndexError):
                 await serve((reader, writer))
         finally:
             writer.close()

@@ -67,7 +67,7 @@ def test_block_is_taken_though_a_connection_of_it_has_just_ended(first: int) -> 
 
 
 def test_ports_run_out(first: int) -> None:
-    """The error says that other processes have them."""
+    """The error says that other processes have them, and which to end."""
     script = """if True:
         from pybeethoven.testing.ports import Ports
         import sys
@@ -83,7 +83,8 @@ def test_ports_run_out(first: int) -> None:
         check=False,
     )
     assert (
-        f"{BeamError.__name__}: no ports are left: other processes have 4 times 20" in done.stderr
+        f"{BeamError.__name__}: no ports are left: other processes have 4 times 20; end those that "
+        f"listen at 127.0.0.1, port {first} and each 20 on" in done.stderr
     )
 
 
