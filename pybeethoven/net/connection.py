@@ -38,15 +38,20 @@ ANSWER_INTERVAL = 0.1
 """Seconds between two looks whether a peer that sends hears anything from us; the shortest tick
 interval of OTP is 0.25."""
 
+TURN_TIME = 0.02
+"""Seconds after which the event loop gets a turn, though more messages are there."""
 MESSAGES_PER_TURN = 64
-"""So many messages are handled before the event loop gets a turn, in which a process receives as
-many (`otp.process`); until all that came is handled, no more is read."""
+"""So many messages are handled in a turn if one of them goes to a mailbox that is long, since its
+process receives as many in its turn (`otp.process`). No more is read until all are handled."""
 
 _NEARLY = 0.999  # sums of intervals are not exact
 
 
 class ConnectionOwner(Protocol):
     """Who is told what happens on a connection. None of these may block."""
+
+    crowded: bool
+    """Set when a message goes to a mailbox that is long."""
 
     def status_for(self, connection: Connection, peer: Identity) -> Status:
         """A peer has given its name: the answer to it. Raises `HandshakeError` if the name can't
@@ -310,12 +315,14 @@ class Connection(BufferedProtocol):
         messages = reader.receive_data(data)
         if self._next_turn is not None:  # TLS gives what it had read already
             return
+        self._owner.crowded, end = False, self._loop.time() + TURN_TIME
         for count, (control, message) in enumerate(messages, 1):
             self.messages_in += 1
             self._owner.message_received(self, control, message)
             if self._ended:
                 return
-            if count == MESSAGES_PER_TURN:
+            is_long = self._owner.crowded and count >= MESSAGES_PER_TURN
+            if is_long or self._loop.time() >= end:
                 assert self._transport is not None
                 self._transport.pause_reading()
                 self._next_turn = self._loop.call_soon(self._take_turn)

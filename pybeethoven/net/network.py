@@ -180,6 +180,8 @@ class Network:
         self._handshakes: dict[Connection, None] = {}
         # The connections whose handshake is under way, on either side, by the challenge given.
         self._challenges: dict[int, Connection] = {}
+        self.crowded = False
+        """See `ConnectionOwner`."""
         self._failures = FailureLimit("handshakes", per_address=PER_ADDRESS, in_all=IN_ALL)
         self._announcer = Announcer()
         self._log_limit = LogLimit()

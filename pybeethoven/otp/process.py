@@ -39,6 +39,9 @@ MESSAGES_PER_TURN = 64
 TURN_TIME: Final = 0.01
 """Or those of so many seconds, when they take long."""
 
+LONG_MAILBOX: Final = 1000
+"""With more messages in a mailbox, less is read from connections than its process receives."""
+
 current_process: ContextVar[Process | None] = ContextVar("current_process", default=None)
 """The process that runs this code, if one does."""
 
@@ -99,6 +102,8 @@ class Process:
     def deliver(self, message: Term, sender: Pid | None = None) -> None:
         """Put a message into the mailbox (called by the node). `sender` is None when unknown."""
         self._mailbox.append(message)
+        if len(self._mailbox) > LONG_MAILBOX:
+            self.node.network.crowded = True
         if self._waiter is not None and not self._waiter.done():
             self._waiter.set_result(None)
 

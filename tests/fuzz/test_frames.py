@@ -68,6 +68,8 @@ def test_changed_contents_raise_only_remote_errors(flags: Flag, data: st.DataObj
 class Told:
     """The owner of a connection, which keeps what it is told."""
 
+    crowded = False
+
     def __init__(self) -> None:
         self.messages: list[Signal] = []
         self.ups = 0

@@ -116,6 +116,7 @@ class Owner:
         self.told: list[Term] = []
         self.reasons: list[BeethovenError] = []
         self.then: dict[Term, Callable[[], object]] = {}
+        self.crowded = False
 
     def _record(self, what: Term) -> None:
         self.told.append(what)
@@ -137,6 +138,7 @@ class Owner:
         self._record("up")
 
     def message_received(self, connection: Connection, control: c.Control, message: Term) -> None:
+        self.crowded = True  # so that there are many turns
         self._record(message)
 
     def peer_silent(self, connection: Connection) -> None:
