@@ -16,13 +16,14 @@ https://www.erlang.org/doc/apps/erts/erl_ext_dist.html#distribution-header
 from __future__ import annotations
 
 from collections.abc import Iterator
+from enum import Enum
 from struct import Struct
 from typing import Final
 
 from pybeethoven.distribution.control import NOTHING, Control, Nothing, check_control, strip_token
 from pybeethoven.distribution.flags import Flag
 from pybeethoven.distribution.fragments import Reassembly
-from pybeethoven.errors import EncodeError, ProtocolError
+from pybeethoven.errors import DecodeError, EncodeError, ProtocolError
 from pybeethoven.etf import Term, decode_term, encode_into
 from pybeethoven.etf.decoder import MAX_DEPTH, MAX_TERMS
 
@@ -45,6 +46,10 @@ MAX_MESSAGE_SIZE: Final = 64 * 1024 * 1024
 MAX_UNFINISHED_SIZE: Final = 2 * MAX_MESSAGE_SIZE
 """Bytes that all unfinished fragmented messages may hold, unless told otherwise."""
 
+LARGE_SIZE: Final = 64 * 1024
+"""Messages of more bytes are decoded at once only if they have few terms."""
+FEW_TERMS: Final = 20_000
+
 _LENGTH: Final = Struct(">I")
 _HEADER_FLAGS: Final = int(Flag.FRAGMENTS | Flag.DIST_HDR_ATOM_CACHE)
 _VERSION: Final = b"\x83"
@@ -55,6 +60,12 @@ HEADED_SIZE: Final = _LENGTH.size + len(_HEADER)
 """Bytes of a frame with a header that are before its control message."""
 _FIRST_FRAGMENT: Final = b"\x83\x45"
 _FOLLOWING_FRAGMENT: Final = b"\x83\x46"
+
+
+class Large(Enum):
+    """What comes in the place of a message that takes long to decode, just before it."""
+
+    LARGE = "LARGE"
 
 
 class MessageReader:
@@ -94,15 +105,31 @@ class MessageReader:
         The iterator raises `ProtocolError` for what is wrong with a frame or a control message and
         `DecodeError`, as the decoder raised it, for a term; what came before was given by then.
         """
+        return (each for each in self.receive_in_steps(data) if each is not Large.LARGE)
+
+    def receive_in_steps(self, data: bytes) -> Iterator[tuple[Control, Term] | Large]:
+        """The same, with a step before each message that takes long to decode. So another thread
+        can do that, while no more is taken from the iterator."""
         self._buffer += data
         return self._messages()
 
-    def _messages(self) -> Iterator[tuple[Control, Term]]:
+    def _messages(self) -> Iterator[tuple[Control, Term] | Large]:
         while (frame := self._next_frame()) is not None:
             if self._has_header and frame.startswith(_HEADER):
-                yield self._parse_terms(frame, len(_HEADER))
-            elif (message := self._process_frame(frame)) is not None:
-                yield message
+                data, start, version = frame, len(_HEADER), b""
+            elif (found := self._process_frame(frame)) is not None:
+                data, start, version = found
+            else:
+                continue
+            if len(data) > LARGE_SIZE:
+                try:
+                    message = self._parse_terms(data, start, version, FEW_TERMS)
+                except DecodeError:  # that it has more, or another error
+                    yield Large.LARGE
+                else:
+                    yield message
+                    continue
+            yield self._parse_terms(data, start, version, self._max_terms)
         del self._buffer[: self._offset]
         self._offset = 0
 
@@ -121,13 +148,16 @@ class MessageReader:
         self._offset = end
         return bytes(self._buffer[start:end])
 
-    def _process_frame(self, frame: bytes) -> tuple[Control, Term] | None:
+    def _process_frame(self, frame: bytes) -> tuple[bytes, int, bytes] | None:
+        """The bytes of a message, where its control message is, and what begins its payload."""
         if not frame:
             return None
-        if not self._has_header:
-            return self._parse_pass_through(frame)
-        data = self._join_fragment(frame)
-        return None if data is None else self._parse_terms(data, 0)
+        if self._has_header:
+            data = self._join_fragment(frame)
+            return None if data is None else (data, 0, b"")
+        if not frame.startswith(_PASS_THROUGH):
+            raise ProtocolError(f"a frame starts with {frame[:2].hex(' ')} in place of 70 83")
+        return frame, len(_PASS_THROUGH), _VERSION
 
     def _join_fragment(self, frame: bytes) -> bytes | None:
         if frame.startswith(_FIRST_FRAGMENT) and self._may_fragment:
@@ -136,13 +166,10 @@ class MessageReader:
             return self._reassembly.receive_following(frame)
         raise ProtocolError(f"a frame starts with {frame[:3].hex(' ')}, which was not negotiated")
 
-    def _parse_pass_through(self, frame: bytes) -> tuple[Control, Term]:
-        if not frame.startswith(_PASS_THROUGH):
-            raise ProtocolError(f"a frame starts with {frame[:2].hex(' ')} in place of 70 83")
-        return self._parse_terms(frame, len(_PASS_THROUGH), _VERSION)
-
-    def _parse_terms(self, data: bytes, offset: int, version: bytes = b"") -> tuple[Control, Term]:
-        max_depth, max_terms = self._max_depth, self._max_terms
+    def _parse_terms(
+        self, data: bytes, offset: int, version: bytes, max_terms: int
+    ) -> tuple[Control, Term]:
+        max_depth, max_terms = self._max_depth, min(max_terms, self._max_terms)
         control, offset = decode_term(data, offset, max_depth=max_depth, max_terms=max_terms)
         message: Term = NOTHING
         if offset != len(data):

@@ -8,11 +8,16 @@ from __future__ import annotations
 
 import asyncio
 import logging
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime
-from typing import Any, Protocol, cast
+from functools import partial
+from itertools import chain
+from typing import Any, Protocol, TypeAlias, cast
 
+from pybeethoven.distribution.control import Control
 from pybeethoven.distribution.flags import Flag
-from pybeethoven.distribution.framing import MessageReader
+from pybeethoven.distribution.framing import Large, MessageReader
 from pybeethoven.distribution.handshake import (
     AliveAnswered,
     Completed,
@@ -43,6 +48,8 @@ TURN_TIME = 0.02
 MESSAGES_PER_TURN = 64
 """So many messages are handled in a turn if one of them goes to a mailbox that is long, since its
 process receives as many in its turn (`otp.process`). No more is read until all are handled."""
+
+_Step: TypeAlias = tuple[Control, Term] | Large
 
 _NEARLY = 0.999  # sums of intervals are not exact
 
@@ -107,7 +114,10 @@ class Connection(BufferedProtocol):
         self._transport: asyncio.Transport | None = None
         self._timer: asyncio.TimerHandle | None = None
         self._reader: MessageReader | None = None
-        self._next_turn: asyncio.Handle | None = None
+        self._next_turn: asyncio.Handle | asyncio.Future[_Step] | None = None
+        """When the next messages are handled; none are read meanwhile."""
+        self._lost: tuple[Exception | None] | tuple[()] = ()
+        """Why the socket is closed, while messages that came before are still to be handled."""
         self._silence = self._stall = self._interval = 0.0
         self._heard = False
         self._next_answer = 0.0
@@ -194,9 +204,12 @@ class Connection(BufferedProtocol):
                 if self.last_heard >= self._next_answer:
                     self._answer()
         except RemoteError as error:
-            self._log("closing the connection to %s: %s", error)
-            self._write_handshake()
-            self.close(error)
+            self._fail(error)
+
+    def _fail(self, error: RemoteError) -> None:
+        self._log("closing the connection to %s: %s", error)
+        self._write_handshake()
+        self.close(error)
 
     def pause_writing(self) -> None:
         """The transport is full (called by asyncio)."""
@@ -216,7 +229,7 @@ class Connection(BufferedProtocol):
         """The socket is closed (called by asyncio)."""
         if self._next_turn is not None:  # what came is handled first; nothing is written any more
             self.writer.close(self._loss_reason(exc), flush=False)
-            self._loop.call_soon(self.connection_lost, exc)
+            self._lost = (exc,)
             return
         try:
             self._end(self._loss_reason(exc), flush=False)
@@ -247,6 +260,8 @@ class Connection(BufferedProtocol):
         if self._next_turn is not None:
             self._next_turn.cancel()
             self._next_turn = None
+            if self._lost:
+                self._loop.call_soon(self.connection_lost, *self._lost)
         if self._reader is not None:
             self.writer.close(reason, flush=flush)
         self._owner.connection_down(self, reason)
@@ -312,29 +327,62 @@ class Connection(BufferedProtocol):
             self._receive_messages(self._reader, trailing)
 
     def _receive_messages(self, reader: MessageReader, data: bytes) -> None:
-        messages = reader.receive_data(data)
-        if self._next_turn is not None:  # TLS gives what it had read already
-            return
+        messages = reader.receive_in_steps(data)
+        if self._next_turn is None:  # else TLS gives what it had read already
+            self._handle(messages)
+
+    def _handle(self, messages: Iterator[_Step]) -> None:
         self._owner.crowded, end = False, self._loop.time() + TURN_TIME
-        for count, (control, message) in enumerate(messages, 1):
+        for count, step in enumerate(messages, 1):
+            if step is Large.LARGE:
+                if self._decode_aside(messages):
+                    return
+                continue
             self.messages_in += 1
-            self._owner.message_received(self, control, message)
+            self._owner.message_received(self, *step)
             if self._ended:
                 return
             is_long = self._owner.crowded and count >= MESSAGES_PER_TURN
             if is_long or self._loop.time() >= end:
-                assert self._transport is not None
-                self._transport.pause_reading()
-                self._next_turn = self._loop.call_soon(self._take_turn)
+                self._pause(self._loop.call_soon(self._take_turn, messages))
                 break
         self.writer.write_soon()
 
-    def _take_turn(self) -> None:
+    def _decode_aside(self, messages: Iterator[_Step]) -> bool:
+        """Have the next message decoded in a thread, so that all else goes on; False if there can
+        be no thread."""
+        executor = ThreadPoolExecutor(1, "decode")
+        try:
+            decoded = self._loop.run_in_executor(executor, next, messages)
+        except RuntimeError:
+            return False
+        finally:
+            executor.shutdown(wait=False)
+        decoded.add_done_callback(partial(self._take_turn, messages))
+        self._pause(decoded)
+        self.writer.write_soon()
+        return True
+
+    def _pause(self, next_turn: asyncio.Handle | asyncio.Future[_Step]) -> None:
+        assert self._transport is not None
+        self._transport.pause_reading()
+        self._next_turn = next_turn
+
+    def _take_turn(
+        self, messages: Iterator[_Step], decoded: asyncio.Future[_Step] | None = None
+    ) -> None:
+        if self._ended:
+            return
         self._next_turn = None
-        self.data_received(b"")
+        try:
+            self._handle(messages if decoded is None else chain((decoded.result(),), messages))
+        except RemoteError as error:
+            self._fail(error)
         if self._next_turn is None and not self._ended:
             assert self._transport is not None
             self._transport.resume_reading()
+            if self._lost:
+                self.connection_lost(*self._lost)
 
     def _handshake_overdue(self) -> None:
         seconds = self._limits.handshake_time
@@ -364,7 +412,8 @@ class Connection(BufferedProtocol):
         self._timer = self._loop.call_later(interval, self._tick, interval)
 
     def _tick(self, interval: float) -> None:
-        self._silence = 0 if self._heard else self._silence + interval
+        heard = self._heard or self._next_turn is not None
+        self._silence = 0 if heard else self._silence + interval
         self._stall = 0 if self.writer.tick() else self._stall + interval
         self._heard = False
         limit = self._ticktime.limit * _NEARLY

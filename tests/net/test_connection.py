@@ -276,6 +276,16 @@ async def test_silent_peer_is_given_up(clock: Clock) -> None:
     assert "x@h was silent for net_ticktime, 4 seconds" in await rig.end()
 
 
+async def test_peer_is_not_silent_while_its_messages_wait(clock: Clock) -> None:
+    """Nothing is read meanwhile."""
+    rig = Rig(clock)
+    rig.shake_hands()
+    rig.connection._pause(asyncio.get_running_loop().create_future())
+    await clock.advance(10)
+    assert rig.owner.told == ["name", "up"]
+    assert not rig.transport.aborted
+
+
 async def test_peer_that_reads_nothing_is_given_up(clock: Clock) -> None:
     """A full connection ends after the tick time, even if the peer sends data."""
     rig = Rig(clock)

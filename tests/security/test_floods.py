@@ -91,6 +91,13 @@ async def test_refused_connections_leave_room_for_other_events(
     assert read == [*half, *half, *["up"] * PLACES, *half]
 
 
+def lost_and_closed(rig: Rig) -> None:
+    """End a connection from both sides."""
+    rig.transport.lost = True
+    rig.connection.connection_lost(ConnectionResetError())
+    rig.connection.close(NoConnection("stopped"))
+
+
 COUNT = 3 * MESSAGES_PER_TURN + 5
 ENDS: dict[str, tuple[Callable[[Rig], object], list[Term]]] = {
     "no end": (lambda rig: None, list(range(COUNT))),
@@ -101,6 +108,7 @@ ENDS: dict[str, tuple[Callable[[Rig], object], list[Term]]] = {
         [*range(MESSAGES_PER_TURN), "down"],
     ),
     "error": (lambda rig: rig.receive(b"\0\0\0\1x"), [*range(COUNT), "down"]),
+    "lost and closed": (lost_and_closed, [*range(MESSAGES_PER_TURN), "down"]),
 }
 
 
