@@ -59,6 +59,10 @@ class Reference:
     creation: int
     ids: tuple[int, ...]
 
+    def __hash__(self) -> int:
+        # Python hashes text with a secret: who makes references can't make many of one hash.
+        return hash((self.node, self.creation, str(self.ids)))
+
 
 @dataclass(frozen=True, slots=True)
 class Export:

@@ -19,6 +19,7 @@ from typing import Final, Protocol, TypeAlias
 from pybeethoven.errors import (
     Aborted,
     CallTimeout,
+    EncodeError,
     ErlangError,
     ErlangExit,
     MatchSpecError,
@@ -142,11 +143,15 @@ class Answers:
         if not _is_zip(combine, functions, arguments):
             args = [combine, functions, arguments]
             raise ErlangError(_FUNCTION_CLAUSE, [(Atom("lists"), Atom("zipwith"), args, [])])
-        results = []
+        results, budget = [], Budget(of_rows=False)
         for function, args in zip(functions, arguments, strict=True):
             if (fault := _fault(function, args)) is not None:
                 raise ErlangError(fault)
             results.append(await self._apply(function.module, function.function, args))
+            try:
+                budget.spend_on(results[-1])
+            except OverBudget:
+                raise _abort(_TOO_MUCH) from None
             await asyncio.sleep(0)  # many calls must not hold up everything else
         return results
 
@@ -333,6 +338,7 @@ class Answers:
     def _read(self, dirty: bool, name: Term, key: Term) -> _Step:
         missing = (NO_EXISTS, [name, key] if dirty else name)
         mirror = self._found(name, (BAD_TYPE, name), missing)
+        _check(mirror, key)
         return _Step(mirror, lambda table, *_: table.read(key))
 
     def _all_keys(self, dirty: bool, name: Term) -> _Step:
@@ -374,7 +380,7 @@ class Answers:
     def _query(self, mirror: Mirror, spec: Term, lock: Term, bad: Term) -> _Step:
         if lock not in _LOCKS:
             raise _abort((BAD_TYPE, mirror.table.name, lock))
-        if weight(spec) > MAX_WEIGHT:
+        if weight(spec, MAX_WEIGHT) > MAX_WEIGHT:
             raise _abort(_TOO_MUCH)
         try:
             compiled = MatchSpec(spec, metered=True)
@@ -425,6 +431,7 @@ class Answers:
         mirror = self._found(name, (BAD_TYPE, name, increment), (NO_EXISTS, name))
         if mirror.table.type == "bag" or len(mirror.columns) not in (0, 2):
             raise _abort((Atom("combine_error"), name, Atom("update_counter")))
+        _check(mirror, key)
 
         def count(table: Table, change: _Change, _: Budget) -> Term:
             old = [row[2] for row in table.read(key) if type(row[2]) is int]
@@ -498,14 +505,24 @@ def _has_variable(row: Term) -> bool:
 
 def _change(mirror: Mirror, operation: Operation, *, reads: bool = False) -> _Step:
     """`reads`: it goes through all rows, for it has a map in the key."""
+    _check(mirror, operation.key if isinstance(operation, Delete) else operation.row)
 
     def run(table: Table, change: _Change, budget: Budget) -> Term:
         if reads:
-            budget.scan(len(table))
+            for row in table.rows():
+                budget.look_at(row)
         change(operation)
         return OK
 
     return _Step(mirror, run, writes=True, reads=reads)
+
+
+def _check(mirror: Mirror, term: Term) -> None:
+    """Abort for a key or a row that has no place in the order, before anything is done."""
+    try:
+        exact_key(term)
+    except EncodeError:
+        raise _abort((BAD_TYPE, mirror.table.name, term)) from None
 
 
 def _do(table: Table, operation: Operation) -> None:
@@ -519,7 +536,7 @@ def _results(steps: list[_Step], places: Mapping[Mirror, tuple[Table, _Change]])
         for step in steps:
             results.append(step.run(*places[step.mirror], budget))
             if step.reads and len(steps) > 1:
-                budget.spend(weight(results[-1]))
+                budget.spend_on(results[-1])
     except OverBudget:
         raise _abort(_TOO_MUCH) from None
     return _Results(results)

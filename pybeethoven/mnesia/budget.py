@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import math
 from typing import Final
 
 from pybeethoven.etf import Atom, BitString, Fun, ImproperList, Map, NativeRecord, Term
@@ -37,30 +38,34 @@ class Budget:
         if self._left < 0:
             raise OverBudget
 
+    def spend_on(self, term: Term) -> None:
+        """Take as many steps as a term weighs. Raises `OverBudget` as soon as there are too few."""
+        self.spend(weight(term, self._left))
+
     def look_at(self, row: Term) -> None:
         """Go on to a row."""
-        self.row_weight = weight(row)
         if self._of_rows:
+            self.row_weight = weight(row)
             self._left += ROW_STEPS + TERM_STEPS * self.row_weight
-
-    def scan(self, rows: int) -> None:
-        """Go through so many rows, without a look into them."""
-        if not self._of_rows:
-            self.spend(rows)
+        else:
+            self.row_weight = weight(row, self._left)
+            self.spend(self.row_weight)
 
     def call(self, function: Function, arguments: list[Term]) -> Term:
         """What a function gives, for the weight of its arguments and of its result."""
-        self.spend(sum(map(weight, arguments)))
+        for argument in arguments:
+            self.spend_on(argument)
         result = function(*arguments)
-        self.spend(weight(result))
+        self.spend_on(result)
         return result
 
 
-def weight(term: Term) -> int:
-    """How many terms a term is. Long binaries count for more, and so do large integers, by the
-    square of their length, as a division takes time."""
+def weight(term: Term, limit: float = math.inf) -> int:
+    """How many terms a term is; over `limit` it is no longer counted. Long binaries count for more,
+    and so do large integers, by the square of their length, as a division takes time, and funs, for
+    which all that is in them is decoded."""
     total, rest = 0, [term]
-    while rest:
+    while rest and total <= limit:
         term = rest.pop()
         total += 1
         kind = type(term)
@@ -81,6 +86,8 @@ def weight(term: Term) -> int:
             rest += (*term.elements, term.tail)
         elif kind is NativeRecord:
             rest += term.fields.values()
-        elif kind is BitString or kind is Fun:
+        elif kind is BitString:
             total += len(term.data) >> 6
+        elif kind is Fun:
+            total += len(term.data)
     return total

@@ -20,7 +20,7 @@ from functools import partial
 from typing import Final, TypeAlias
 
 from pybeethoven.errors import MatchSpecError, brief
-from pybeethoven.etf import Atom, ImproperList, Map, Pid, Term
+from pybeethoven.etf import Atom, Fun, ImproperList, Map, Pid, Term
 from pybeethoven.etf.order import as_map, exact_key
 from pybeethoven.mnesia.budget import Budget, weight
 from pybeethoven.mnesia.guards import FUNCTIONS, BadArgument, Function, is_true, pairs_of, truth
@@ -174,7 +174,7 @@ class _Clause:
             budget.spend(own + heads * budget.row_weight)
             result = run(bound)
             if result is not _NO_MATCH:
-                budget.spend(weight(result))
+                budget.spend_on(result)
             return result
 
         return run_for_steps
@@ -199,6 +199,7 @@ class _Clause:
             return improper_pattern(len(pattern.elements), patterns, tail)
         if isinstance(pattern, dict | Map):
             return self._map_pattern(pattern, depth)
+        self._costly_heads += isinstance(pattern, Fun)
         return literal_pattern(pattern)
 
     def _patterns(self, patterns: Iterable[Term], depth: int) -> list[tuple[int, Pattern]]:

@@ -25,12 +25,14 @@ from pybeethoven.errors import (
     Aborted,
     BeethovenError,
     CallTimeout,
+    EncodeError,
     MirrorError,
     NoConnection,
     RpcError,
     brief,
 )
 from pybeethoven.etf import Atom, Export, Pid, Reference, Term
+from pybeethoven.etf.order import exact_key
 from pybeethoven.mnesia import operations
 from pybeethoven.mnesia.events import (
     Change,
@@ -475,7 +477,7 @@ class Mirror(GenServer):
         if answer != (Atom("ok"), peer):
             raise MirrorError(f"{peer} refused the subscription: {brief(answer)}")
         kind = await self._info(peer, "type")
-        fresh = Table(self.table.name, await self._snapshot(peer), kind)
+        fresh = Table(self.table.name, self._keyed(peer, await self._snapshot(peer)), kind)
         if await self._info(peer, "where_to_read") != peer:
             raise MirrorError(f"{peer} has no copy any more")
         cluster = await self._info(peer, "cookie") if self._brings else None
@@ -523,6 +525,18 @@ class Mirror(GenServer):
     async def _info(self, peer: str, item: str) -> Term:
         args = [self.table.name, Atom(item)]
         return await self.node.rpc(peer, "mnesia", "table_info", args, ANSWER_TIME)
+
+    def _keyed(self, peer: str, rows: list[Row]) -> list[Row]:
+        """The rows whose keys have a place in the order."""
+        keyed = []
+        for row in rows:
+            try:
+                exact_key(row[1])
+            except EncodeError as error:
+                self._warn("a row of %s was left out: %s", peer, error)
+            else:
+                keyed.append(row)
+        return keyed
 
     async def _snapshot(self, peer: str) -> list[Row]:
         """All rows, read in a transaction.

@@ -9,7 +9,7 @@ import re
 from collections.abc import Callable
 from typing import Any, Final, TypeAlias
 
-from pybeethoven.etf import Atom, ImproperList, Map, Term
+from pybeethoven.etf import Atom, Fun, ImproperList, Map, Term
 from pybeethoven.etf.order import Key, exact_key
 from pybeethoven.mnesia.guards import pairs_of
 
@@ -75,8 +75,12 @@ def same_pattern(slot: int) -> Pattern:
 
 def literal_pattern(pattern: Term) -> Pattern:
     """A term that is no container: it matches what `=:=` it."""
-    wanted = exact_key(pattern)
-    return lambda term, _: type(term) not in _CONTAINERS and exact_key(term) == wanted
+    wanted, is_fun = exact_key(pattern), isinstance(pattern, Fun)
+    return lambda term, _: (
+        type(term) not in _CONTAINERS
+        and isinstance(term, Fun) == is_fun
+        and exact_key(term) == wanted
+    )
 
 
 def tuple_pattern(size: int, patterns: list[tuple[int, Pattern]]) -> Pattern:

@@ -12,7 +12,8 @@ from typing import Final
 from weakref import WeakSet
 
 from pybeethoven.distribution import control
-from pybeethoven.etf import Atom, Pid, Reference, Term
+from pybeethoven.etf import Atom, Pid, Reference, Term, encode
+from pybeethoven.etf.encoder import Encoded
 from pybeethoven.mnesia.answers import Answers
 from pybeethoven.mnesia.events import Change, table_event
 from pybeethoven.mnesia.mirror import DETAILED, SIMPLE, SUBSCRIBER, Mirror
@@ -24,7 +25,7 @@ from pybeethoven.otp.process import SYSTEM_LIMIT
 OK: Final = Atom("ok")
 NO_EXISTS: Final = Atom("no_exists")
 
-MAX_SUBSCRIBERS: Final = 64
+MAX_SUBSCRIBERS: Final = 8
 """Maximum number of processes of one node that are told of the changes of one table."""
 
 
@@ -155,7 +156,8 @@ class TableServer(GenServer):
 
     def _tell(self, mirror: Mirror, change: Change) -> None:
         name = mirror.table.name
-        events = {kind: table_event(change, name, kind == DETAILED, mirror.pid) for kind in _KINDS}
+        both = {kind: table_event(change, name, kind == DETAILED, mirror.pid) for kind in _KINDS}
+        events = {kind: Encoded(encode(event)[1:]) for kind, event in both.items()}
         for pid, kinds in self._subscriptions.items():
             if name in kinds and pid in self.links:
                 self.send(pid, events[kinds[name]])

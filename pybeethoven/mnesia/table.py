@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import Final, Literal, TypeAlias
 
-from pybeethoven.errors import ConfigError, brief
+from pybeethoven.errors import ConfigError, EncodeError, brief
 from pybeethoven.etf import Atom, Term
 from pybeethoven.etf.order import Key, exact_key, order_key
 from pybeethoven.mnesia.match_spec import NO_CONTEXT, Context, MatchSpec
@@ -48,7 +48,12 @@ class Table:
     def __contains__(self, row: Row) -> bool:
         """Whether the table has exactly this row."""
         found = self._rows.get(self._place(row))
-        return found is not None and exact_key(found) == exact_key(row)
+        if found is None:
+            return False
+        try:
+            return exact_key(found) == exact_key(row)
+        except EncodeError:  # what is in its columns has no place in the order
+            return found == row
 
     def read(self, key: Term) -> list[Row]:
         """The rows with that key: one or none, of a bag all in the order in which they came."""

@@ -59,6 +59,8 @@ class ConnectionOwner(Protocol):
 
     crowded: bool
     """Set when a message goes to a mailbox that is long."""
+    paused: int
+    """How many connections are to go on with messages in the next turn: they share it."""
 
     def status_for(self, connection: Connection, peer: Identity) -> Status:
         """A peer has given its name: the answer to it. Raises `HandshakeError` if the name can't
@@ -260,6 +262,7 @@ class Connection(BufferedProtocol):
         if self._next_turn is not None:
             self._next_turn.cancel()
             self._next_turn = None
+            self._owner.paused -= 1
             if self._lost:
                 self._loop.call_soon(self.connection_lost, *self._lost)
         if self._reader is not None:
@@ -342,8 +345,8 @@ class Connection(BufferedProtocol):
             self._owner.message_received(self, *step)
             if self._ended:
                 return
-            is_long = self._owner.crowded and count >= MESSAGES_PER_TURN
-            if is_long or self._loop.time() >= end:
+            share = MESSAGES_PER_TURN // max(1, self._owner.paused)
+            if (self._owner.crowded and count >= share) or self._loop.time() >= end:
                 self._pause(self._loop.call_soon(self._take_turn, messages))
                 break
         self.writer.write_soon()
@@ -367,6 +370,7 @@ class Connection(BufferedProtocol):
         assert self._transport is not None
         self._transport.pause_reading()
         self._next_turn = next_turn
+        self._owner.paused += 1
 
     def _take_turn(
         self, messages: Iterator[_Step], decoded: asyncio.Future[_Step] | None = None
@@ -374,6 +378,7 @@ class Connection(BufferedProtocol):
         if self._ended:
             return
         self._next_turn = None
+        self._owner.paused -= 1
         try:
             self._handle(messages if decoded is None else chain((decoded.result(),), messages))
         except RemoteError as error:

@@ -180,7 +180,7 @@ class Network:
         self._handshakes: dict[Connection, None] = {}
         # The connections whose handshake is under way, on either side, by the challenge given.
         self._challenges: dict[int, Connection] = {}
-        self.crowded = False
+        self.crowded, self.paused = False, 0
         """See `ConnectionOwner`."""
         self._failures = FailureLimit("handshakes", per_address=PER_ADDRESS, in_all=IN_ALL)
         self._announcer = Announcer()

@@ -68,7 +68,7 @@ def test_changed_contents_raise_only_remote_errors(flags: Flag, data: st.DataObj
 class Told:
     """The owner of a connection, which keeps what it is told."""
 
-    crowded = False
+    crowded, paused = False, 0
 
     def __init__(self) -> None:
         self.messages: list[Signal] = []

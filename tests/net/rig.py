@@ -116,7 +116,7 @@ class Owner:
         self.told: list[Term] = []
         self.reasons: list[BeethovenError] = []
         self.then: dict[Term, Callable[[], object]] = {}
-        self.crowded = False
+        self.crowded, self.paused = False, 0
 
     def _record(self, what: Term) -> None:
         self.told.append(what)

@@ -141,6 +141,12 @@ def test_equal_numbers_have_equal_keys(number: int) -> None:
     assert hash(order_key(float(number))) == hash(order_key(int(float(number))))
 
 
+def test_references_have_hashes_of_their_own() -> None:
+    """Monitors are kept by those that peers have made."""
+    references = [Reference(Atom("a@b"), 1, (key,)) for key in same_hashes(100)]
+    assert len({hash(reference) for reference in references}) == 100
+
+
 def test_no_other_process_can_tell_the_hash_of_a_key() -> None:
     """It has a secret in it, as those of strings have."""
     program = "from pybeethoven.etf.order import order_key; print(hash(order_key((1, 2))))"

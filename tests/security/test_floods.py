@@ -130,6 +130,18 @@ async def test_messages_are_handled_in_turns(end: str) -> None:
     assert rig.connection.closed.done() == (told[-1] == "down")
 
 
+async def test_connections_share_a_turn() -> None:
+    """If mailboxes are long, each of several hands on a part of what one alone would."""
+    rig = Rig(Clock())
+    rig.shake_hands()
+    rig.owner.paused = 8
+    rig.receive(b"".join(map(frame, range(COUNT))))
+    assert rig.owner.told == ["name", "up", *range(MESSAGES_PER_TURN // 8)]
+    assert rig.owner.paused == 9
+    rig.connection.close(NoConnection("stopped"))
+    assert rig.owner.paused == 8
+
+
 async def test_peers_are_bounded(epmd: Epmd) -> None:
     """One more is refused, and not dialled either, until another goes."""
     c = f"c@{HOST}"

@@ -78,7 +78,7 @@ async def test_peer_that_answers_oddly_is_no_source(nodes: Nodes, item: str) -> 
     a, b, c = nodes
     answers = pretend(b, "b")
     pretend(c, "c")
-    for answer in (*[each.values[0] for each in ODD_TERMS], {}, (Atom("atomic"), [row(NO_KEY)])):
+    for answer in (*[each.values[0] for each in ODD_TERMS], {}):
         answers[item] = answer
         mirror = await mirror_of(a, B, C, mnesia="yes", brings=True)
         assert mirror.source == C
@@ -107,8 +107,27 @@ def test_snapshot_that_cannot_be_applied_changes_nothing() -> None:
     """Be it that only the last of its rows has no place in the order."""
     table = Table(TAB, [row(1), row(2)])
     with pytest.raises(EncodeError):
-        apply_snapshot(table, [row(3), row(2, NO_KEY)])
+        apply_snapshot(table, [row(3), row(NO_KEY)])
     assert table.rows() == [row(1), row(2)]
+
+
+def test_only_keys_need_a_place_in_the_order() -> None:
+    """What is in the other columns of a row is kept, and known again."""
+    table = Table(TAB)
+    for changes in (1, 0):
+        assert len(apply_snapshot(table, [row(2, NO_KEY)])) == changes
+    assert table.rows() == [row(2, NO_KEY)]
+
+
+async def test_row_without_a_place_in_the_order_is_left_out(
+    nodes: Nodes, caplog: pytest.LogCaptureFixture
+) -> None:
+    """It does not keep a mirror from all others."""
+    a, b, _ = nodes
+    pretend(b, "b")["transaction"] = (Atom("atomic"), [row(NO_KEY), row(1)])
+    mirror = await mirror_of(a, B, mnesia="yes")
+    assert mirror.table.rows() == [row(1)]
+    assert "a row of b@127.0.0.1 was left out" in caplog.text
 
 
 async def test_source_that_does_not_answer(nodes: Nodes, monkeypatch: pytest.MonkeyPatch) -> None:

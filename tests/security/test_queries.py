@@ -14,13 +14,14 @@ from pybeethoven import Atom, Node, Term
 from pybeethoven.errors import ErlangExit, MatchSpecError
 from pybeethoven.etf import Export, ImproperList
 from pybeethoven.etf.order import exact_key
-from pybeethoven.mnesia import SUBSCRIBER, Mirror, Row, Table, TableServer
+from pybeethoven.mnesia import SUBSCRIBER, Mirror, Row, Table, TableServer, patterns
 from pybeethoven.mnesia.budget import MAX_WEIGHT, Budget, OverBudget, weight
 from pybeethoven.mnesia.match_spec import NO_CONTEXT, Context, MatchSpec
 from tests.helpers import soon
 from tests.net.conftest import StartNode, start_node
 from tests.random_specs import Specs
 from tests.random_terms import Terms
+from tests.security.test_odd_keys import fun
 
 __all__ = ["start_node"]
 
@@ -131,21 +132,37 @@ async def test_queries_of_a_transaction_see_its_writes(a: Node, table: Table) ->
 
 
 @pytest.mark.parametrize(
-    "reader",
+    ("reader", "many"),
     [
-        ("all_keys", [TAB]),
-        ("match_object", [(TAB, Atom("_"), Atom("_"))]),
-        ("delete_object", [(TAB, {}, 1)]),
-        ("read", [TAB, Atom("n1@127.0.0.1")]),
+        (("all_keys", [TAB]), 5000),
+        (("match_object", [(TAB, Atom("_"), Atom("_"))]), 5000),
+        (("delete_object", [(TAB, {}, 1)]), 100),
+        (("read", [TAB, Atom("n1@127.0.0.1")]), 5000),
     ],
-    ids=lambda reader: reader[0],
+    ids=lambda each: each[0] if isinstance(each, tuple) else None,
 )
 async def test_many_calls_of_a_transaction_are_refused(
-    a: Node, table: Table, reader: tuple[str, list[Term]]
+    a: Node, table: Table, reader: tuple[str, list[Term]], many: int
 ) -> None:
     """Each of them is cheap."""
     before = table.rows()
-    assert await transaction(a, [("write", [(TAB, 1, 1)]), *[reader] * 5000]) == LIMIT
+    assert await transaction(a, [("write", [(TAB, 1, 1)]), *[reader] * many]) == LIMIT
+    assert table.rows() == before
+
+
+NO_KEY: Final = fun(held=b"t\0\0\0\2ja\1ja\1")
+
+
+@pytest.mark.parametrize(
+    "last", [("write", [(TAB, NO_KEY, 1)]), ("write", [(TAB, 1, NO_KEY)]), ("read", [TAB, NO_KEY])]
+)
+async def test_nothing_is_done_if_a_term_has_no_place_in_the_order(
+    a: Node, table: Table, last: tuple[str, list[Term]]
+) -> None:
+    """Neither what comes before it."""
+    before = table.rows()
+    aborted, reason = await transaction(a, [("write", [(TAB, Atom("new"), 1)]), last])
+    assert (aborted, reason[0]) == (Atom("aborted"), Atom("bad_type"))
     assert table.rows() == before
 
 
@@ -169,6 +186,16 @@ async def test_other_work_goes_on_among_many_calls(a: Node, table: Table) -> Non
         await asyncio.sleep(0)
     assert len(await calling) == many
     assert turns > many
+
+
+async def test_answer_to_many_calls_is_bounded(a: Node, table: Table) -> None:
+    """Each of them may give the same large row."""
+    table.write((TAB, Atom("large"), bytes(1 << 20)))
+    read: Term = Export(Atom("mnesia"), Atom("dirty_read"), 2)
+    arguments: Term = [[TAB, Atom("large")]] * 100
+    with pytest.raises(ErlangExit) as raised:
+        await soon(a.rpc(B, "lists", "zipwith", [APPLY, [read] * 100, arguments]))
+    assert raised.value.reason == LIMIT
 
 
 def names(count: int) -> Term:
@@ -216,6 +243,26 @@ def test_metered_specifications_give_the_same() -> None:
             budget.spend(10**12 - least + 1)
 
 
+def test_weight_is_not_counted_beyond_its_limit() -> None:
+    """So that what costs too much is not looked at whole."""
+    shared: Term = []
+    for _ in range(60):
+        shared = [shared, shared]  # 2**60 terms
+    assert 1000 < weight(shared, 1000) < 1100
+
+
+def test_fun_is_compared_with_funs_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+    """For all that is in it is decoded."""
+    spec = MatchSpec([((TAB, Atom("_"), 77), [], [ROW])])
+
+    def exact_key_of(term: Term) -> Term:
+        assert term is not NO_KEY
+        return exact_key(term)
+
+    monkeypatch.setattr(patterns, "exact_key", exact_key_of)
+    assert spec.run([(TAB, 1, NO_KEY), (TAB, 2, 77)]) == [(TAB, 2, 77)]
+
+
 @pytest.mark.parametrize(
     ("term", "expected"),
     [
@@ -226,6 +273,7 @@ def test_metered_specifications_give_the_same() -> None:
         (1 << 256 * 10, 101),
         (-1 << 256 * 10, 101),
         (math.pi, 1),
+        (NO_KEY, len(NO_KEY.data) + 1),
     ],
 )
 def test_weight(term: Term, expected: int) -> None:
