@@ -200,6 +200,8 @@ async def start_daemon() -> None:
         async with asyncio.timeout(ANSWER_TIME):
             await process.wait()
     except TimeoutError as error:
+        process.kill()
+        await process.wait()
         raise EpmdUnreachable(f"{executable} -daemon did not end in time") from error
     finally:
         with suppress(ProcessLookupError):
