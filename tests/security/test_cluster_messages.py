@@ -92,7 +92,7 @@ async def test_a_full_node_adds_nobody(epmd: Epmd) -> None:
         assert await soon(evil.call(CORE, ADD_EVIL)) == FULL
 
 
-async def test_who_does_not_answer_is_told_as_such(
+async def test_a_node_that_does_not_answer_is_told_as_such(
     p: Beethoven, evil: Node, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The time in which a node has to answer is none in which it is added."""
@@ -156,8 +156,8 @@ async def test_what_cannot_be_done_is_logged_once_a_minute(
     assert [r.levelname for r in caplog.records if r.levelno > logging.INFO] == ["WARNING"]
 
 
-async def test_who_reads_no_messages_keeps_none(p: Beethoven, evil: Node) -> None:
-    """What is sent to who looks for a cluster, or adds a node, is dropped."""
+async def test_processes_that_read_no_messages_keep_none(p: Beethoven, evil: Node) -> None:
+    """What is sent to the one that looks for a cluster, or to one that adds a node, is dropped."""
     stall(evil)
     call = asyncio.create_task(evil.call(CORE, ADD_EVIL))
     await soon(evil.call(CORE, Atom("get_mode")))
