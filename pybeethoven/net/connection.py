@@ -368,7 +368,8 @@ class Connection(BufferedProtocol):
 
     def _pause(self, next_turn: asyncio.Handle | asyncio.Future[_Step]) -> None:
         assert self._transport is not None
-        self._transport.pause_reading()
+        if not self._transport.is_closing():
+            self._transport.pause_reading()
         self._next_turn = next_turn
         self._owner.paused += 1
 
@@ -383,11 +384,13 @@ class Connection(BufferedProtocol):
             self._handle(messages if decoded is None else chain((decoded.result(),), messages))
         except RemoteError as error:
             self._fail(error)
-        if self._next_turn is None and not self._ended:
-            assert self._transport is not None
+        if self._next_turn is not None or self._ended:
+            return
+        assert self._transport is not None
+        if not self._transport.is_closing():
             self._transport.resume_reading()
-            if self._lost:
-                self.connection_lost(*self._lost)
+        if self._lost:
+            self.connection_lost(*self._lost)
 
     def _handshake_overdue(self) -> None:
         seconds = self._limits.handshake_time

@@ -66,10 +66,15 @@ class FakeTransport(asyncio.Transport):
         self.reading = True
 
     def pause_reading(self) -> None:
+        assert not self.lost  # uvloop raises an error
         self.reading = False
 
     def resume_reading(self) -> None:
+        assert not self.lost
         self.reading = True
+
+    def is_closing(self) -> bool:
+        return self.closing or self.lost
 
     def write(self, data: Any) -> None:
         assert not self.lost
