@@ -22,7 +22,7 @@ _ENDS: Final = {
     **dict.fromkeys((Op.PAYLOAD_EXIT, Op.PAYLOAD_EXIT2), (1, 2)),
     **dict.fromkeys((Op.MONITOR_P_EXIT, Op.PAYLOAD_MONITOR_P_EXIT), (1, 2)),
     **dict.fromkeys((Op.UNLINK_ID, Op.UNLINK_ID_ACK), (2, 3)),
-    **dict.fromkeys((Op.SEND_SENDER, Op.REG_SEND, Op.ALIAS_SEND), (1, 0)),
+    **dict.fromkeys((Op.SEND_SENDER, Op.ALIAS_SEND), (1, 0)),
     Op.SPAWN_REQUEST: (2, 0),
     Op.SPAWN_REPLY: (4, 2),
 }

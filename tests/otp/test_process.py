@@ -765,7 +765,6 @@ REFERENCE = Reference(PEER.node, 1, (1, 2, 3))
         (Op.UNLINK_ID, 1, THIRD, None),
         (Op.UNLINK_ID_ACK, 1, PEER, THIRD),
         (Op.SEND_SENDER, THIRD, None),
-        (Op.REG_SEND, THIRD, Atom(""), Atom("name")),
         (Op.ALIAS_SEND, THIRD, REFERENCE),
         (Op.SPAWN_REQUEST, REFERENCE, THIRD, THIRD, atoms("m", "f"), []),
         (Op.SPAWN_REPLY, REFERENCE, THIRD, 0, PEER),
