@@ -278,7 +278,7 @@ async def test_revoked_peer_is_refused(
     case: str,
     words: str | None,
 ) -> None:
-    """Each certificate up to the CA is looked for in a CRL, whoever dials; none is an error."""
+    """Each certificate up to the CA is looked for in a CRL, both ways; none is an error."""
     middle = Authority(authority.certfile.parent, "middle", authority)
     peer = middle.issue("peer", "127.0.0.1")
     root = authority.revoke(*[middle.certfile] * (case == "CA revoked"))

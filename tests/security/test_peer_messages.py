@@ -81,7 +81,7 @@ async def b(start_node: StartNode, py: Node) -> Node:
 
 @pytest.mark.parametrize("by_name", [True, False])
 async def test_a_message_is_no_exit_signal(py: Node, b: Node, by_name: bool) -> None:
-    """Neither does a server end that way, nor does a supervisor start a child anew."""
+    """Neither does a server end that way, nor does a supervisor start a child again."""
     child = Echo(trap_exit=True)
     supervisor = Supervisor([ChildSpec("child", lambda: child, name="child")])
     await py.start(supervisor, name="supervisor")
