@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -25,12 +26,11 @@ def _sockets() -> int:
 
 
 def _children() -> set[int]:
-    own = os.getpid()
-    return {
-        int(pid)
-        for task in Path(f"/proc/{own}/task").iterdir()
-        for pid in (task / "children").read_text().split()
-    }
+    children: set[int] = set()
+    for thread in Path(f"/proc/{os.getpid()}/task").iterdir():
+        with suppress(FileNotFoundError, ProcessLookupError):  # a thread that has just ended
+            children.update(map(int, (thread / "children").read_text().split()))
+    return children
 
 
 class Leftovers:
