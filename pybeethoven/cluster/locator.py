@@ -80,9 +80,9 @@ class Locator:
 
     `backoff()` gives the seconds to wait between rounds. `first`: a host, or its name, that is
     asked before all others. `on_progress(asked, all)` is told how many of the hosts were asked.
-    `connected()` gives the nodes that this one is connected to: a beacon connects to us before it
-    says that it has let us in, so one that has not done so is none. `expecting(address)`: while it
-    runs, the beacon there is asked, and its node may connect to us.
+    `connected()` gives the nodes that this one is connected to. A beacon's node connects to us
+    before the beacon says that it has let us in; if it has not, the beacon is skipped.
+    `expecting(address)` is entered while the beacon at an address is asked, and so may connect.
     `prover`: proves that we have the cookie. `needs_proof`: a beacon that has let us in must do so,
     too, or is passed over.
     """

@@ -61,9 +61,11 @@ class Budget:
 
 
 def weight(term: Term, limit: float = math.inf) -> int:
-    """How many terms a term is; over `limit` it is no longer counted. Long binaries count for more,
-    and so do large integers, by the square of their length, as a division takes time, and funs, for
-    which all that is in them is decoded."""
+    """How many terms a term is; counting ends above `limit`.
+
+    What takes longer counts for more: long binaries; large integers, by the square of their length,
+    as a division does; funs, by their bytes, since comparing them decodes them.
+    """
     total, rest = 0, [term]
     while rest and total <= limit:
         term = rest.pop()
